@@ -1,0 +1,34 @@
+# A newcomer types `make demo` or `make test`; everything else is set up on the way.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+EXTRAS := cpu,export,media,plots,dev
+
+.PHONY: demo test bench lint format clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.installed: pyproject.toml
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(PY) -m samples.demo --out out/demo
+
+test: $(VENV)/.installed
+	$(PY) -m pytest
+
+bench: $(VENV)/.installed
+	$(PY) -m samples.bench --out out/bench
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

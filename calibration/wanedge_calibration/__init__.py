@@ -1,0 +1,1 @@
+"""Floor 3: calibration, quantization and validation of bundles."""
