@@ -3,7 +3,7 @@
 What the Wan-Streamer papers fix is marked "paper"; everything else is this project's own choice.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -161,9 +161,10 @@ class ModelConfig(_Strict):
         return self
 
 
-def _preset(name: str, size: tuple[int, int], stride: Literal[16, 32], **parts: object) -> ModelConfig:
-    video = VideoConfig(height=size[0], width=size[1], stride=stride)
-    video = video.model_copy(update=parts.pop("video", {}))
+def _preset(
+    name: str, size: tuple[int, int], stride: Literal[16, 32], channels: int = 32, latent: int = 32, **parts: object
+) -> ModelConfig:
+    video = VideoConfig(height=size[0], width=size[1], stride=stride, channels=channels, latent=latent)
     return ModelConfig.model_validate(
         {"name": name, "user_video": video, "agent_video": video, **parts},
     )
@@ -177,7 +178,7 @@ EDGE = _preset(
     "edge",
     (192, 320),
     32,
-    video={"channels": 48},
+    channels=48,
     audio=AudioConfig(channels=256, blocks=6),
     text=TextConfig(vocabulary=4096),
     backbone=BackboneConfig(
@@ -203,8 +204,9 @@ _QWEN3_1_7B = BackboneConfig(
     windows={"local": 8, "global": 64},
     layout=("local", "local", "local", "global") * 7,
 )
-_PAPER = {
-    "video": {"channels": 64, "latent": 64},
+_PAPER: dict[str, Any] = {
+    "channels": 64,
+    "latent": 64,
     "audio": AudioConfig(sample_rate=24_000, hop=240, window=960, channels=512, blocks=8, latent=64),
     "text": TextConfig(vocabulary=151_936, user_slots=4, agent_slots=4),
     "backbone": _QWEN3_1_7B,

@@ -51,10 +51,7 @@ class UnitLayout:
     def parts(self) -> dict[str, slice]:
         """Slot ranges by name, in the paper's order."""
         stops = np.cumsum(list(self._sizes.values())).tolist()
-        return {
-            name: slice(stop - size, stop)
-            for (name, size), stop in zip(self._sizes.items(), stops, strict=True)
-        }
+        return {name: slice(stop - size, stop) for (name, size), stop in zip(self._sizes.items(), stops, strict=True)}
 
     @cached_property
     def slots(self) -> int:
