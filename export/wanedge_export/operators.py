@@ -1,0 +1,67 @@
+"""The few operators whose ONNX form matters more than their torch form.
+
+Each has three faces: eager torch, the portable profile (opset 24: TensorScatter, Attention), and the decomposed
+profile (opset <= 20: ScatterND, MatMul, Softmax) for TensorRT versions that lack those operators. The exporter
+chooses with `exporting(profile)`; a module just calls the function.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from wanedge_runtimes.spec import Profile
+
+_profile: ContextVar[Profile | None] = ContextVar("profile", default=None)
+
+# Finite, so that a decomposed softmax stays finite in fp16 as well; exp(-3e4) is exactly 0 in every float format.
+MASKED_SCORE = -3.0e4
+
+
+@contextmanager
+def exporting(profile: Profile) -> Iterator[None]:
+    """Inside this context the operators trace to `profile`'s ONNX form."""
+    token = _profile.set(profile)
+    try:
+        yield
+    finally:
+        _profile.reset(token)
+
+
+def cache_write(past: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
+    """Write new tokens into a cache along its sequence axis (ONNX TensorScatter-24, linear).
+
+    past: [1, Hkv, C, Dh]. update: [1, Hkv, S, Dh]. write_index: int64 [1], write_index + S <= C.
+    Returns the present cache [1, Hkv, C, Dh]; in eager inference it is `past` itself, written in place.
+    """
+    profile = _profile.get()
+    if profile == "portable":
+        attributes: dict[str, int | str] = {"axis": 2, "mode": "linear"}
+        return torch.onnx.ops.symbolic(
+            "TensorScatter", (past, update, write_index), attributes, dtype=past.dtype, shape=past.shape, version=24
+        )
+    slots = write_index + torch.arange(update.shape[2], device=update.device)
+    if profile == "decomposed" or torch.is_grad_enabled():
+        return past.index_copy(2, slots, update)
+    return past.index_copy_(2, slots, update)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Grouped-query attention with an explicit mask (ONNX Attention-24; scale 1/sqrt(Dh)).
+
+    query: [1, H, S, Dh]. key, value: [1, Hkv, C, Dh]. mask: bool [1, 1, S, C], True where visible; a row without a
+    visible slot gives NaN in some runtimes, so there is always one. Returns [1, H, S, Dh].
+    """
+    profile = _profile.get()
+    if profile == "portable":
+        return torch.onnx.ops.symbolic(
+            "Attention", (query, key, value, mask), dtype=query.dtype, shape=query.shape, version=24
+        )
+    if profile == "decomposed":
+        groups = query.shape[1] // key.shape[1]
+        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
+        scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
+        return torch.where(mask, scores, MASKED_SCORE).softmax(dim=-1) @ value
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
