@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
 from wanedge_runtimes.spec import DType, GraphSpec
 
 Tensors = dict[str, Tensor]

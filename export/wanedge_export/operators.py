@@ -12,6 +12,7 @@ from contextvars import ContextVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
 from wanedge_runtimes.spec import Profile
 
 _profile: ContextVar[Profile | None] = ContextVar("profile", default=None)
@@ -38,9 +39,13 @@ def cache_write(past: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
     """
     profile = _profile.get()
     if profile == "portable":
-        attributes: dict[str, int | str] = {"axis": 2, "mode": "linear"}
         return torch.onnx.ops.symbolic(
-            "TensorScatter", (past, update, write_index), attributes, dtype=past.dtype, shape=past.shape, version=24
+            "TensorScatter",
+            (past, update, write_index),
+            {"axis": 2, "mode": "linear"},
+            dtype=past.dtype,
+            shape=past.shape,
+            version=24,
         )
     slots = write_index + torch.arange(update.shape[2], device=update.device)
     if profile == "decomposed" or torch.is_grad_enabled():
