@@ -70,3 +70,13 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor
         scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
         return torch.where(mask, scores, MASKED_SCORE).softmax(dim=-1) @ value
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+
+
+def tied_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x [1, S, D] times an embedding table [V, D] -> [1, S, V] (ONNX Gemm with transB, so the table is stored once)."""
+    if _profile.get() is None:
+        return F.linear(x, weight)
+    flat = x.reshape(x.shape[1], x.shape[2])
+    shape = (x.shape[1], weight.shape[0])
+    out = torch.onnx.ops.symbolic("Gemm", (flat, weight), {"transB": 1}, dtype=x.dtype, shape=shape, version=13)
+    return out.reshape(1, x.shape[1], weight.shape[0])

@@ -10,12 +10,14 @@
 
 `prepare` also takes arrays to bind in place of its own buffers, so that one call's output is the next call's
 input without a copy. `Executable.run` is the convenience on top: arrays in, arrays out.
+
+On the host a bfloat16 tensor is an array of uint16 bit patterns, because numpy has no bfloat16.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from wanedge_runtimes.spec import GraphSpec
 
 Array = NDArray[Any]
+Spin = Literal["never", "run", "always"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,17 @@ class RuntimeOptions:
     provider: "cpu", "cuda" or "tensorrt" (execution providers of ONNX Runtime).
     threads: threads inside one operator; 0 lets the runtime choose.
     device: index of the accelerator.
-    disabled_optimizers: names of ONNX Runtime graph passes to leave out.
+    disabled_optimizers: names of ONNX Runtime graph passes to leave out, e.g. "QDQS8ToU8Transformer", without
+        which a graph with symmetric int8 activations does not load on the CPU.
+    spin: when idle worker threads poll for work instead of sleeping. "run" polls inside a run and sleeps between
+        runs: as fast as "always" back to back, without burning a core while the next unit is awaited.
     """
 
     provider: str = "cpu"
     threads: int = 0
     device: int = 0
     disabled_optimizers: tuple[str, ...] = field(default=())
+    spin: Spin = "run"
 
 
 class State(Protocol):
@@ -69,14 +76,20 @@ class Call(Protocol):
     """One graph bound to one state at one set of dynamic sizes.
 
     `inputs` and `outputs` are host arrays over the bound memory on the CPU; on a device they are staging
-    buffers that `run` copies from and to.
+    buffers that `run` copies from and to. A call stays valid after its state is reset or restored.
+
+    elapsed_ns: wall time of the last run, copies to and from a device included.
     """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
+    elapsed_ns: int
 
     def run(self) -> None:
-        """Run once and advance the state. Raises ExecutionError."""
+        """Run once and advance the state.
+
+        Raises ExecutionError. The state's content is then undefined: reset it or restore a snapshot.
+        """
 
 
 class Executable(Protocol):
@@ -96,10 +109,15 @@ class Executable(Protocol):
 
         dims: sizes of the graph's dynamic axes.
         bound: C-contiguous host arrays to use as the memory of these inputs or outputs, by name.
+
+        Raises GraphError when a size is missing or an array does not fit, StateError for another graph's state.
         """
 
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, np.ndarray[Any, Any]]:
-        """Copy `inputs` in, run, and return copies of the outputs. Calls are prepared once per block size."""
+        """Copy `inputs` in, run, and return copies of the outputs. Calls are prepared once per block size.
+
+        Raises InputError when a name, dtype or shape disagrees with the spec.
+        """
 
 
 class Runtime(Protocol):

@@ -171,7 +171,7 @@ def _preset(
 
 
 # Real time on two CPU cores.
-TINY = _preset("tiny", (96, 160), 32)
+TINY = _preset("tiny", (96, 160), 32, channels=24)
 
 # For a small GPU.
 EDGE = _preset(

@@ -1,0 +1,211 @@
+"""The streamer: synchronous, deterministic for a seed, free of threads and clocks.
+
+    user unit -> thinker: encode, state, text -> performer: latents -> thinker: decode -> agent unit
+                                                                          '-> clean pass, after emission
+
+Calibration, validation and tests use it directly; `Session` feeds it from live media.
+"""
+
+import json
+from collections.abc import Mapping
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from wanedge.config import FRAMES_PER_UNIT, UNIT_MS
+from wanedge.model import Model
+from wanedge.streaming.cache import BackboneCache, GraphClock
+from wanedge.streaming.performer import Latents, Performer
+from wanedge.streaming.sampling import Sampler
+from wanedge.streaming.thinker import Thinker
+from wanedge.text import TextStream
+from wanedge.units import AgentUnit, UserUnit
+from wanedge_runtimes.errors import InputError, StateError
+from wanedge_runtimes.runtime import Array, State
+
+STATE_VERSION = 1
+Snapshot = dict[str, dict[str, Array]]
+
+
+class Streamer:
+    """One stream over a loaded model.
+
+    Args:
+        model: weights and graphs, shared by any number of streamers.
+        world: scene, character and voice, written to the cache once (paper v0.3).
+        seed: of the flow noise and of sampled text.
+        temperature: of state and text tokens; 0 is greedy.
+        own_caches: give thinker and performer a cache each, as on two devices; they then exchange keys, values and
+            latents once a unit. The bytes are the same either way.
+    """
+
+    def __init__(
+        self, model: Model, world: str = "", *, seed: int = 0, temperature: float = 0.0, own_caches: bool = False
+    ) -> None:
+        config, graphs = model.config, model.graphs
+        self.model = model
+        self.config = config
+        self._clock = GraphClock()
+        self._sampler = Sampler(seed, temperature)
+        self._own_caches = own_caches
+        cache = BackboneCache(graphs["backbone"], config, self._clock)
+        other = BackboneCache(graphs["backbone"], config, self._clock) if own_caches else cache
+        self._thinker = Thinker(graphs, cache, model.tokenizer, self._clock, shares_cache=not own_caches)
+        self._performer = Performer(graphs, other, self._clock)
+        self._typed: list[int] = []  # the visitor's text tokens that still wait for a slot
+        self._words = TextStream(model.tokenizer)
+        self._next = 0
+        self._uncommitted: tuple[int, Latents] | None = None
+        self._commit_ms = 0.0
+        self._thinker.prefill(model.tokenizer.encode_world(world, config.prefill))
+        if own_caches:
+            other.adopt_prefill(cache.read_prefill(), cache.prefill_length)
+
+    @property
+    def next_unit(self) -> int:
+        """Index of the unit that `step` expects."""
+        return self._next
+
+    def step(self, user: UserUnit) -> AgentUnit:
+        """Answer one unit and write it to the history. Raises InputError and ExecutionError."""
+        unit = self.respond(user)
+        self.commit()
+        return unit
+
+    def respond(self, user: UserUnit) -> AgentUnit:
+        """Answer one unit; `commit` (or the next `respond`) does what can wait until after emission."""
+        self._check(user)
+        self.commit()
+        started, graph_ns = perf_counter_ns(), self._clock.elapsed_ns
+        unit, stages = self._next, {"commit": self._commit_ms}
+
+        self._typed += self.model.tokenizer.encode(user.text) if user.text else []
+        slots = self.config.text.user_slots
+        typed, self._typed = self._typed[:slots], self._typed[slots:]
+        self._thinker.observe(user, typed + [self.model.tokenizer.pad] * (slots - len(typed)))
+        encoded = perf_counter_ns()
+
+        thought = self._thinker.think(unit, self._sampler)
+        if self._own_caches:
+            self._performer.receive(unit, self._thinker.hand_over(unit))
+        thought_at = perf_counter_ns()
+
+        latents = self._performer.solve(unit, self._sampler.noise(self.config, unit))
+        performed = perf_counter_ns()
+
+        audio, frames = self._thinker.decode(latents, unit)
+        self._uncommitted, self._next = (unit, latents), unit + 1
+        words = self._words.push(list(thought.text))
+        finished = perf_counter_ns()
+        stages |= {
+            "encode": (encoded - started) / 1e6,
+            "thinker": (thought_at - encoded) / 1e6,
+            "performer": (performed - thought_at) / 1e6,
+            "decode": (finished - performed) / 1e6,
+        }
+        return AgentUnit(
+            index=unit,
+            start_ms=unit * UNIT_MS,
+            end_ms=(unit + 1) * UNIT_MS,
+            audio=audio,
+            frames=frames,
+            text=words,
+            tokens=thought.text,
+            state=self.model.tokenizer.states[thought.state],
+            stages_ms=stages,
+            graph_ms=(self._clock.elapsed_ns - graph_ns) / 1e6,
+            latency_ms=(finished - started) / 1e6,
+        )
+
+    def commit(self) -> None:
+        """The clean pass of the last unit: its keys and values join the history. Does nothing when done already."""
+        if self._uncommitted is None:
+            return
+        started = perf_counter_ns()
+        unit, latents = self._uncommitted
+        self._performer.commit()
+        self._thinker.commit(unit, latents)
+        self._uncommitted = None
+        self._commit_ms = (perf_counter_ns() - started) / 1e6
+
+    def snapshot(self) -> tuple[Snapshot, dict[str, str]]:
+        """Everything that the next unit depends on: tensors by component, and text metadata.
+
+        A streamer restored from it, in any process with the same graphs, continues with the same bytes.
+        """
+        self.commit()
+        tensors = {name: state.snapshot() for name, state in self._states().items()}
+        about = {
+            "version": STATE_VERSION,
+            "model": self.config.name,
+            "next_unit": self._next,
+            "prefill_length": self._thinker.cache.prefill_length,
+            "seed": self._sampler.seed,
+            "temperature": self._sampler.temperature,
+            "typed": self._typed,
+            "words": self._words.pending,
+        }
+        return tensors, {"streamer": json.dumps(about)}
+
+    def restore(self, tensors: Mapping[str, Mapping[str, Array]], metadata: Mapping[str, str]) -> None:
+        """The opposite of `snapshot`; the seed and the world text come from it, too. Raises StateError."""
+        about = self._read_about(metadata)
+        states = self._states()
+        if tensors.keys() != states.keys():
+            raise StateError(
+                f"the saved state holds {sorted(tensors)}, this streamer needs {sorted(states)}",
+                hint="restore it into a streamer with the same model and the same own_caches",
+            )
+        for name, state in states.items():
+            state.restore(tensors[name])
+        self._sampler = Sampler(about["seed"], about["temperature"])
+        self._typed, self._words.pending = about["typed"], about["words"]
+        self._next, self._uncommitted = about["next_unit"], None
+        for cache in {id(c): c for c in (self._thinker.cache, self._performer.cache)}.values():
+            cache.prefill_length = about["prefill_length"]
+
+    def _states(self) -> dict[str, State]:
+        caches = {"backbone": self._thinker.cache.state}
+        if self._own_caches:
+            caches["backbone.performer"] = self._performer.cache.state
+        return {**self._thinker.states, **caches}
+
+    def _read_about(self, metadata: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            about: dict[str, Any] = json.loads(metadata["streamer"])
+            version, model = about["version"], about["model"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(
+                f"the saved state was not written by a streamer ({error})", hint="use a file written by Session.save"
+            ) from error
+        if version != STATE_VERSION or model != self.config.name:
+            raise StateError(
+                f"the saved state is version {version} of model '{model}', "
+                f"this is version {STATE_VERSION} of '{self.config.name}'",
+                hint="restore it with the bundle and the wanedge version that saved it",
+            )
+        return about
+
+    def _check(self, user: UserUnit) -> None:
+        c = self.config
+        wanted: dict[str, tuple[Array, tuple[int, ...], type]] = {
+            "audio": (user.audio, (c.audio.samples,), np.float32),
+            "frames": (user.frames, (FRAMES_PER_UNIT, c.user_video.height, c.user_video.width, 3), np.uint8),
+        }
+        for name, (array, shape, dtype) in wanted.items():
+            if array.shape != shape or array.dtype != dtype:
+                raise InputError(
+                    f"{name} of unit {user.index} is {array.dtype} {array.shape}, "
+                    f"the model takes {np.dtype(dtype)} {shape}",
+                    hint="push media of any size and rate through Session, or resize before Streamer.step",
+                )
+        if user.index != self._next:
+            raise InputError(
+                f"unit {user.index} was given, unit {self._next} is next",
+                hint="give every unit once and in order; fill a gap with silence",
+            )
+        if not np.isfinite(user.audio).all():
+            raise InputError(
+                f"audio of unit {user.index} holds NaN or infinity", hint="check the capture device or the decoder"
+            )

@@ -1,0 +1,151 @@
+"""The thinker: sees and hears, decides state and text, and turns latents into media (paper: "thinker")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanedge.layout import audio_encoder_ring, rope
+from wanedge.streaming.cache import BackboneCache, GraphClock, KvSlice
+from wanedge.streaming.performer import Latents, MediaWriter
+from wanedge.streaming.sampling import Sampler
+from wanedge.text import Tokenizer
+from wanedge.units import UserUnit
+from wanedge_runtimes.errors import ExecutionError
+from wanedge_runtimes.runtime import Call, Executable, State
+
+WORLD_ROLE, USER_ROLE, AGENT_ROLE = 0, 1, 2  # rows of the text embedding's second table
+
+
+@dataclass(frozen=True)
+class Thought:
+    """What the thinker decided for a unit: the state token and the text tokens."""
+
+    state: int
+    text: tuple[int, ...]
+
+
+class Thinker:
+    """Encoders, the short token-causal pass and decoders, over one cache."""
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Executable],
+        cache: BackboneCache,
+        tokenizer: Tokenizer,
+        clock: GraphClock,
+        shares_cache: bool,
+    ) -> None:
+        self.cache = cache
+        config = cache.config
+        self._config, self._tokenizer, self._clock = config, tokenizer, clock
+        self.states: dict[str, State] = {
+            name: graphs[name].new_state()
+            for name in ("audio_encoder", "video_encoder", "audio_decoder", "video_decoder")
+        }
+        layout = cache.layout
+        self._layout = layout
+        self._text_embed = graphs["text_embed"]
+
+        # The encoders write their tokens straight into the backbone's input.
+        self._user = cache.block(layout.user.stop)
+        embeddings = self._user.embeddings
+        self._audio_ring = audio_encoder_ring(config)
+        self._hear = graphs["audio_encoder"].prepare(
+            self.states["audio_encoder"], bound={"tokens": embeddings[:, layout.parts["user_audio"]]}
+        )
+        self._see = graphs["video_encoder"].prepare(
+            self.states["video_encoder"], bound={"tokens": embeddings[:, layout.parts["user_video"]]}
+        )
+        self._read = self._embedder(config.text.user_slots, embeddings[:, layout.parts["user_text"]], USER_ROLE)
+
+        # One token at a time: embedding -> backbone -> logits, all in the same memory.
+        self._token = cache.block(1)
+        self._say = self._embedder(1, self._token.embeddings, AGENT_ROLE)
+        head = graphs["text_head"]
+        self._after_user = head.prepare(head.new_state(), {"S": 1}, {"hidden": self._user.hidden[:, -1:]})
+        self._after_token = head.prepare(head.new_state(), {"S": 1}, {"hidden": self._token.hidden})
+
+        self._speak = graphs["audio_decoder"].prepare(self.states["audio_decoder"])
+        self._show = graphs["video_decoder"].prepare(self.states["video_decoder"])
+        # With a cache of its own the thinker must write the clean latents into it, too.
+        self._writer = None if shares_cache else MediaWriter(graphs, cache, clock)
+
+    def prefill(self, ids: list[int]) -> None:
+        """Write the world text to the cache (paper v0.3: once, before streaming)."""
+        call = self._text_embed.prepare(self._text_embed.new_state(), {"S": len(ids)})
+        call.inputs["ids"][0] = ids
+        call.inputs["roles"][:] = WORLD_ROLE
+        self._clock.run(call)
+        self.cache.write_prefill(call.outputs["embeddings"])
+
+    def observe(self, user: UserUnit, text: list[int]) -> None:
+        """Encode the visitor's unit into the backbone's next block. text: ids, one per user text slot."""
+        self._read.inputs["ids"][0] = text
+        self._clock.run(self._read)
+        hear, ring = self._hear.inputs, self._audio_ring
+        hear["pcm"][0] = user.audio
+        # The encoder's own attention runs on plain time, one position per token.
+        first = user.index * ring.slots
+        positions = np.repeat(np.arange(first, first + ring.slots, dtype=np.float64)[:, None], 3, axis=1)
+        hear["cos"][:], hear["sin"][:] = rope(positions, self._config.backbone)
+        hear["mask"][0, 0] = ring.visible(user.index, ring.slots, 0)
+        hear["write_index"][0] = ring.start(user.index)
+        self._clock.run(self._hear)
+        self._see.inputs["frames"][0] = user.frames
+        self._clock.run(self._see)
+
+    def think(self, unit: int, sampler: Sampler) -> Thought:
+        """Run the user block, then choose the state token and the text tokens one by one."""
+        cache, first = self.cache, self._layout.thought.start
+        cache.aim(self._user, unit, self._layout.user)
+        cache.run(self._user)
+        self._clock.run(self._after_user)
+        state = sampler.choose(self._after_user.outputs["logits"][0, 0], self._tokenizer.state_choices, unit, 0)
+        text: list[int] = []
+        for number in range(self._config.text.agent_slots):
+            self._feed(unit, first + number, text[-1] if text else state)
+            self._clock.run(self._after_token)
+            logits = self._after_token.outputs["logits"][0, 0]
+            text.append(sampler.choose(logits, self._tokenizer.text_choices, unit, 1 + number))
+        self._feed(unit, first + self._config.text.agent_slots, text[-1])
+        return Thought(state, tuple(text))
+
+    def hand_over(self, unit: int) -> KvSlice:
+        """The keys and values this unit added: what a performer with a cache of its own needs."""
+        return self.cache.read(unit, slice(0, self._layout.thought.stop))
+
+    def decode(self, latents: Latents, unit: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Audio [samples] and frames [4, H, W, 3] of finished latents, as arrays of their own."""
+        self._speak.inputs["latents"][:] = latents.audio
+        self._clock.run(self._speak)
+        self._show.inputs["latents"][:] = latents.video
+        self._clock.run(self._show)
+        audio = self._speak.outputs["pcm"][0]
+        if not np.isfinite(audio).all():
+            raise ExecutionError(
+                f"audio_decoder gave NaN or infinity in unit {unit}",
+                hint="find the first bad tensor with `wanedge validate`, or restore an earlier state",
+            )
+        return audio.clip(-1.0, 1.0), self._show.outputs["frames"][0].copy()
+
+    def commit(self, unit: int, latents: Latents) -> None:
+        """Write the clean keys and values of finished latents, where the cache is the thinker's own."""
+        if self._writer is None:
+            return
+        self._writer.latents.audio[:], self._writer.latents.video[:] = latents.audio, latents.video
+        self._writer.aim(unit)
+        self._writer.commit()
+
+    def _embedder(self, tokens: int, embeddings: NDArray[np.float32], role: int) -> Call:
+        call = self._text_embed.prepare(self._text_embed.new_state(), {"S": tokens}, {"embeddings": embeddings})
+        call.inputs["roles"][:] = role
+        return call
+
+    def _feed(self, unit: int, slot: int, token: int) -> None:
+        """One token through embedding and backbone, into its slot."""
+        self._say.inputs["ids"][0, 0] = token
+        self._clock.run(self._say)
+        self.cache.aim(self._token, unit, slice(slot, slot + 1))
+        self.cache.run(self._token)

@@ -1,0 +1,90 @@
+"""Text in and out: the tokenizer, its special tokens, and words that come out a few tokens at a time."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as HfTokenizer
+
+from wanedge.config import ModelConfig
+from wanedge_runtimes.errors import GraphError, InputError
+
+PAD = "<pad>"  # an empty text slot
+WORLD = "<world>"  # always the first slot of the prefill, so a mask row is never empty
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer with the model's special tokens resolved.
+
+    Raises GraphError when the file lacks a special token or has ids outside the model's vocabulary.
+    """
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        hint = "the tokenizer belongs to another model; export the bundle again"
+        try:
+            self._tokenizer = HfTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for every kind of unreadable file
+            raise GraphError(f"{path.name} is not a tokenizer file ({error})", hint=hint) from error
+        self._tokenizer.encode_special_tokens = True  # a visitor must not be able to type control tokens
+        names = (PAD, WORLD, *config.text.states)
+        special = {name: token for name in names if (token := self._tokenizer.token_to_id(name)) is not None}
+        missing = [name for name in names if name not in special]
+        if missing:
+            raise GraphError(f"{path.name} lacks the special tokens {missing}", hint=hint)
+        if self._tokenizer.get_vocab_size() > config.text.vocabulary:
+            raise GraphError(
+                f"{path.name} has {self._tokenizer.get_vocab_size()} tokens, the model {config.text.vocabulary}",
+                hint=hint,
+            )
+        self.pad = special[PAD]
+        self.world = special[WORLD]
+        self.states = {special[name]: name for name in config.text.states}
+        size = self._tokenizer.get_vocab_size()
+        self.state_choices: NDArray[np.intp] = np.array(sorted(self.states), dtype=np.intp)
+        self.text_choices: NDArray[np.intp] = np.array(
+            [i for i in range(size) if i not in self.states and i != self.world], dtype=np.intp
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text; special tokens written in it are taken as ordinary characters."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_world(self, world: str, limit: int) -> list[int]:
+        """`<world>` and the tokens of the world text. Raises InputError when they exceed `limit` slots."""
+        ids = [self.world, *self.encode(world)]
+        if len(ids) > limit:
+            raise InputError(
+                f"the world text has {len(ids)} tokens and the model's prefill holds {limit}",
+                hint=f"shorten the text by about {1 - limit / len(ids):.0%}",
+            )
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+
+class TextStream:
+    """Joins tokens into text as they come, holding back bytes of an unfinished character.
+
+    A character may be spread over tokens of several units; U+FFFD at the end means that it is not complete yet.
+    """
+
+    _LONGEST_CHARACTER = 4  # bytes of UTF-8, and at worst one token per byte
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.pending: list[int] = []
+
+    def push(self, ids: list[int]) -> str:
+        """Text completed by `ids` (pads are ignored)."""
+        self.pending += [i for i in ids if i != self._tokenizer.pad]
+        if not self.pending:
+            return ""
+        text = self._tokenizer.decode(self.pending)
+        if text.endswith("\ufffd") and len(self.pending) < self._LONGEST_CHARACTER:
+            return ""
+        self.pending = []
+        return text
