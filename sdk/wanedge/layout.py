@@ -92,13 +92,9 @@ class UnitLayout:
             out[self.parts[f"{side}_video"], 2] = columns
         return out
 
-    def positions(self, unit: int, slots: slice) -> Float64:
-        """Absolute positions [n, 3] of `slots` of `unit`; the prefill occupies 0 .. prefill-1."""
-        return self.offsets[slots] + float(self.config.prefill + unit * self.config.unit_positions)
-
-    def prefill_positions(self, length: int) -> Float64:
-        """Positions [length, 3] of the world text: plain RoPE from 0."""
-        return np.repeat(np.arange(length, dtype=np.float64)[:, None], 3, axis=1)
+    def positions(self, unit: int) -> Float64:
+        """Absolute positions [S_unit, 3] of `unit`; the prefill occupies 0 .. prefill-1."""
+        return self.offsets + float(self.config.prefill + unit * self.config.unit_positions)
 
 
 @dataclass(frozen=True)
@@ -164,18 +160,31 @@ def audio_encoder_ring(config: ModelConfig) -> Ring:
     return Ring(0, config.audio.tokens, config.audio.encoder_units)
 
 
-def rope(positions: Float64, config: BackboneConfig) -> tuple[Float32, Float32]:
-    """cos and sin [1, 1, n, head_dim] for `positions` [n, 3], computed in float64.
+class Rope:
+    """cos and sin [1, 1, n, head_dim] for positions [n, 3], computed in float64.
 
     In float32 an angle is off by 1e-3 rad after a few hours of 160 ms units; a session may run for weeks.
     Pairs of axes are interleaved (time, row, column, time, ...), so each axis gets high and low frequencies;
     equal coordinates on all axes give plain RoPE, whichever way they are dealt out.
     """
-    half = config.head_dim // 2
-    frequency = config.rope_base ** (-np.arange(half, dtype=np.float64) / half)
-    axis = np.zeros(half, dtype=np.intp)
-    for number, pairs in ((1, config.rope_sections[1]), (2, config.rope_sections[2])):
-        axis[number : 3 * pairs : 3] = number
-    angle = positions[:, axis] * frequency  # [n, half]
-    angle = np.concatenate([angle, angle], axis=1)[None, None]
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+    def __init__(self, config: BackboneConfig) -> None:
+        half = config.head_dim // 2
+        self._frequency = config.rope_base ** (-np.arange(half, dtype=np.float64) / half)
+        self._axis = np.zeros(half, dtype=np.intp)
+        for number, pairs in ((1, config.rope_sections[1]), (2, config.rope_sections[2])):
+            self._axis[number : 3 * pairs : 3] = number
+
+    def __call__(self, positions: Float64) -> tuple[Float32, Float32]:
+        angle = positions[:, self._axis] * self._frequency  # [n, half]
+        both_halves = [1, 1, len(positions), 2 * len(self._frequency)]
+        cos, sin = np.empty(both_halves, np.float32), np.empty(both_halves, np.float32)
+        for table, values in ((cos, np.cos(angle)), (sin, np.sin(angle))):
+            table[0, 0, :, : len(self._frequency)] = values
+            table[0, 0, :, len(self._frequency) :] = values
+        return cos, sin
+
+
+def token_positions(first: int, count: int) -> Float64:
+    """Plain RoPE positions [count, 3] from `first` on: the same on all three axes."""
+    return np.repeat(np.arange(first, first + count, dtype=np.float64)[:, None], 3, axis=1)

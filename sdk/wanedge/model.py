@@ -2,16 +2,62 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
+from wanedge.bundle import Bundle
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
-from wanedge_runtimes.runtime import Executable
+from wanedge_runtimes.registry import open_runtime
+from wanedge_runtimes.runtime import Executable, RuntimeOptions
+
+STREAMING_COMPONENTS = (
+    "audio_encoder",
+    "video_encoder",
+    "text_embed",
+    "backbone",
+    "text_head",
+    "flow_in",
+    "flow_out",
+    "audio_decoder",
+    "video_decoder",
+)
 
 
 @dataclass(frozen=True)
 class Model:
-    """Executables by component name. Holds no state of any stream; safe to share between threads."""
+    """Executables by component name. Holds no state of any stream; safe to share between threads.
+
+    name: of the model. weights: "trained" or "random". variant: what of the bundle was loaded, e.g. "fp32".
+    runtime: what runs it, e.g. "onnxruntime (cpu)".
+    """
 
     config: ModelConfig
     graphs: Mapping[str, Executable]
     tokenizer: Tokenizer
+    weights: str = "random"
+    variant: str = "fp32"
+    runtime: str = "torch"
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | Bundle,
+        runtime: str = "auto",
+        variant: str | None = None,
+        options: RuntimeOptions | None = None,
+    ) -> Self:
+        """Verify and load the graphs that streaming needs. Raises WanEdgeError; see `Session.open`."""
+        bundle = source if isinstance(source, Bundle) else Bundle.open(Path(source))
+        manifest = bundle.manifest
+        engine = open_runtime(runtime, options)
+        chosen = bundle.variant(variant) if variant else bundle.variant(runtime=engine.name, profile="portable")
+        graphs = {name: engine.load(*bundle.graph(name, chosen)) for name in STREAMING_COMPONENTS}
+        return cls(
+            config=manifest.model,
+            graphs=graphs,
+            tokenizer=Tokenizer(bundle.tokenizer(), manifest.model),
+            weights=manifest.weights,
+            variant=chosen.name,
+            runtime=f"{engine.name} ({engine.options.provider})",
+        )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.configs import mini
 from wanedge.config import PRESETS
-from wanedge.layout import Ring, UnitLayout, backbone_rings, rope
+from wanedge.layout import Ring, Rope, UnitLayout, backbone_rings
 
 rings = st.builds(Ring, prefill=st.integers(0, 9), slots=st.integers(1, 7), units=st.integers(1, 6))
 
@@ -83,12 +83,12 @@ def test_text_positions_are_plain_rope_and_video_tokens_differ_by_row_and_column
 def test_attention_depends_on_relative_position_only_even_after_a_week(unit: int, apart: int) -> None:
     """q.k after RoPE is a function of the distance; a week of 160 ms units is 3.8 million."""
     config = mini().backbone
-    generator = np.random.default_rng(0)
+    rope, generator = Rope(config), np.random.default_rng(0)
     query, key = generator.standard_normal((2, config.head_dim))
 
     def score(at: int) -> float:
         def turn(x: np.ndarray, position: int) -> np.ndarray:
-            cos, sin = (t[0, 0, 0].astype(np.float64) for t in rope(np.full((1, 3), float(position)), config))
+            cos, sin = (t[0, 0, 0].astype(np.float64) for t in rope(np.full((1, 3), float(position))))
             half = config.head_dim // 2
             return x * cos + np.concatenate([-x[half:], x[:half]]) * sin
 
@@ -102,6 +102,6 @@ def test_every_axis_of_rope_gets_high_and_low_frequencies() -> None:
     for axis in range(3):
         moved = np.zeros((1, 3))
         moved[0, axis] = 1.0
-        cos, _ = rope(moved, config)
+        cos, _ = Rope(config)(moved)
         turned = 1 - cos[0, 0, 0, : config.head_dim // 2]
         assert turned.max() > 0.1, "a step of one row must turn some pair visibly"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wanedge.config import FRAMES_PER_UNIT, ModelConfig
-from wanedge.layout import Ring, UnitLayout, audio_encoder_ring, backbone_rings, rope
+from wanedge.layout import Ring, Rope, UnitLayout, audio_encoder_ring, backbone_rings, token_positions
 from wanedge_export.component import Tensors
 from wanedge_export.model.reference import ReferenceModel
 from wanedge_export.model.text import ROLES
@@ -91,8 +91,7 @@ def encode_user_audio(model: ReferenceModel, pcm: Tensor, units: int) -> Tensor:
     own = np.arange(units)
     sees = (own[:, None] >= own) & (own[:, None] - own < ring.units)
     mask = np.kron(sees, np.ones((ring.slots, ring.slots), dtype=np.bool_))
-    time = np.repeat(np.arange(units * ring.slots, dtype=np.float64)[:, None], 3, axis=1)
-    cos, sin = rope(time, config.backbone)
+    cos, sin = Rope(config.backbone)(token_positions(0, units * ring.slots))
     inputs = {
         "pcm": pcm,
         "cos": torch.from_numpy(cos),
@@ -160,13 +159,12 @@ def _embed(model: ReferenceModel, layout: UnitLayout, clip: Clip, units: int) ->
 
 
 def _positions(config: ModelConfig, layout: UnitLayout, units: int, prefill: int) -> tuple[Tensor, Tensor]:
-    whole = slice(0, layout.slots)
     positions = np.concatenate(
         [
-            layout.prefill_positions(prefill),
-            *(layout.positions(unit, whole) for unit in range(units)),
-            *(layout.positions(unit, layout.media) for unit in range(units)),
+            token_positions(0, prefill),
+            *(layout.positions(unit) for unit in range(units)),
+            *(layout.positions(unit)[layout.media] for unit in range(units)),
         ]
     )
-    cos, sin = rope(positions, config.backbone)
+    cos, sin = Rope(config.backbone)(positions)
     return torch.from_numpy(cos), torch.from_numpy(sin)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanedge.config import ModelConfig
-from wanedge.layout import UnitLayout, backbone_rings, rope
+from wanedge.layout import Rope, UnitLayout, backbone_rings, token_positions
 from wanedge_runtimes.runtime import Array, Call, Executable
 
 KvSlice = dict[str, Array]
@@ -49,6 +49,9 @@ class BackboneCache:
         self.state = executable.new_state()
         self._executable = executable
         self._clock = clock
+        self._rope = Rope(config.backbone)
+        self._rope_unit = -1  # the unit that the next two belong to
+        self._cos = self._sin = np.empty(0, np.float32)
 
     def block(self, tokens: int, hidden: NDArray[np.float32] | None = None) -> Block:
         """Prepare a call for `tokens` new tokens; `hidden` may be the next graph's input memory."""
@@ -62,7 +65,7 @@ class BackboneCache:
         block = self.block(length)
         block.embeddings[:] = embeddings
         inputs = block.call.inputs
-        inputs["cos"][:], inputs["sin"][:] = rope(self.layout.prefill_positions(length), self.config.backbone)
+        inputs["cos"][:], inputs["sin"][:] = self._rope(token_positions(0, length))
         for name, ring in self.rings.items():
             inputs[f"mask.{name}"][0, 0] = ring.visible_prefill(length)
             inputs[f"write_index.{name}"][0] = 0
@@ -72,8 +75,10 @@ class BackboneCache:
     def aim(self, block: Block, unit: int, slots: slice) -> None:
         """Point a block at `slots` of `unit`: positions, masks and write index for the runs that follow."""
         inputs = block.call.inputs
-        positions = self.layout.positions(unit, slots)
-        inputs["cos"][:], inputs["sin"][:] = rope(positions, self.config.backbone)
+        if unit != self._rope_unit:  # once for the four or more blocks of a unit
+            self._cos, self._sin = self._rope(self.layout.positions(unit))
+            self._rope_unit = unit
+        inputs["cos"][:], inputs["sin"][:] = self._cos[:, :, slots], self._sin[:, :, slots]
         thinking = slots.stop <= self.layout.thought.stop
         hidden_yet = self.layout.media if thinking and self.config.thinker_lag else None
         for name, ring in self.rings.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.layout import audio_encoder_ring, rope
+from wanedge.layout import Rope, audio_encoder_ring, token_positions
 from wanedge.streaming.cache import BackboneCache, GraphClock, KvSlice
 from wanedge.streaming.performer import Latents, MediaWriter
 from wanedge.streaming.sampling import Sampler
@@ -52,6 +52,7 @@ class Thinker:
         self._user = cache.block(layout.user.stop)
         embeddings = self._user.embeddings
         self._audio_ring = audio_encoder_ring(config)
+        self._rope = Rope(config.backbone)
         self._hear = graphs["audio_encoder"].prepare(
             self.states["audio_encoder"], bound={"tokens": embeddings[:, layout.parts["user_audio"]]}
         )
@@ -86,10 +87,7 @@ class Thinker:
         self._clock.run(self._read)
         hear, ring = self._hear.inputs, self._audio_ring
         hear["pcm"][0] = user.audio
-        # The encoder's own attention runs on plain time, one position per token.
-        first = user.index * ring.slots
-        positions = np.repeat(np.arange(first, first + ring.slots, dtype=np.float64)[:, None], 3, axis=1)
-        hear["cos"][:], hear["sin"][:] = rope(positions, self._config.backbone)
+        hear["cos"][:], hear["sin"][:] = self._rope(token_positions(user.index * ring.slots, ring.slots))
         hear["mask"][0, 0] = ring.visible(user.index, ring.slots, 0)
         hear["write_index"][0] = ring.start(user.index)
         self._clock.run(self._hear)

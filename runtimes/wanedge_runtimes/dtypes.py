@@ -1,0 +1,41 @@
+"""The spec's element types on the host and in ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+
+from wanedge_runtimes.spec import DType
+
+# bfloat16 has no numpy type; it travels as its bit pattern.
+_STORAGE: dict[str, np.dtype[Any]] = {"bfloat16": np.dtype(np.uint16)}
+
+_ORT_TYPE: dict[DType, str] = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
+    "int64": "tensor(int64)",
+    "int32": "tensor(int32)",
+    "int8": "tensor(int8)",
+    "uint8": "tensor(uint8)",
+    "bool": "tensor(bool)",
+}
+
+ONNX_BFLOAT16 = 16  # TensorProto.DataType.BFLOAT16
+
+
+def storage_dtype(dtype: DType) -> np.dtype[Any]:
+    """The numpy dtype that holds `dtype` on the host: itself, or uint16 for bfloat16."""
+    return _STORAGE.get(dtype) or np.dtype(dtype)
+
+
+def ort_type(dtype: DType) -> str:
+    """ONNX Runtime's name of `dtype`, e.g. "tensor(float)"."""
+    return _ORT_TYPE[dtype]
+
+
+def stored_value(value: float, dtype: DType) -> Any:
+    """`value` as one element of `storage_dtype(dtype)`; bfloat16 rounds to nearest even."""
+    if dtype != "bfloat16":
+        return np.asarray(value).astype(np.dtype(dtype))[()]
+    bits = int(np.float32(value).view(np.uint32))
+    return np.uint16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 & 0xFFFF)
