@@ -1,13 +1,16 @@
-"""What many tests share: one small bundle, exported once a run."""
+"""What many tests share: one small bundle, exported once for a state of the sources."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from tests.configs import mini
-from wanedge.bundle import Bundle
+from wanedge.bundle import Bundle, verify
 from wanedge_export.bundling import export_bundle
 from wanedge_export.model import ReferenceModel
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +20,27 @@ def mini_model() -> ReferenceModel:
 
 
 @pytest.fixture(scope="session")
-def mini_bundle(mini_model: ReferenceModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A real bundle of the mini configuration, both profiles. Read only: copy it before damaging it."""
-    path: Path = tmp_path_factory.mktemp("bundle") / "mini"
-    return export_bundle(mini_model, path, profiles=("portable", "decomposed"), note="seeded, for tests")
+def mini_bundle(mini_model: ReferenceModel) -> Bundle:
+    """A real bundle of the mini configuration, both profiles. Read only: copy it before damaging it.
+
+    Exporting takes most of a minute, so it is kept until a source file that takes part in it changes.
+    """
+    path = ROOT / "out" / "tests" / f"mini-{_sources_digest()}"
+    if path.exists() and verify(path).ok:
+        return Bundle.open(path)
+    return export_bundle(
+        mini_model, path, profiles=("portable", "decomposed"), note="seeded, for tests", overwrite=path.exists()
+    )
+
+
+def _sources_digest() -> str:
+    sources = [
+        *ROOT.glob("export/**/*.py"),
+        *ROOT.glob("sdk/wanedge/bundle/*.py"),
+        *ROOT.glob("sdk/wanedge/[clt]*.py"),  # configuration, layout, text
+        *ROOT.glob("runtimes/wanedge_runtimes/spec.py"),
+    ]
+    digest = hashlib.sha256()
+    for file in sorted([*sources, ROOT / "pyproject.toml", ROOT / "tests" / "configs.py"]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

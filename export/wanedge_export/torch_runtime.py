@@ -63,8 +63,8 @@ class TorchCall:
             return bound[name] if name in bound else np.zeros(shape, dtype)
 
         spec = state.spec
-        self.inputs = {t.name: memory(t.name, t.dtype, t.concrete(sizes)) for t in spec.inputs}
-        self.outputs = {t.name: memory(t.name, t.dtype, t.concrete(sizes)) for t in spec.outputs}
+        self.inputs: Mapping[str, Array] = {t.name: memory(t.name, t.dtype, t.concrete(sizes)) for t in spec.inputs}
+        self.outputs: Mapping[str, Array] = {t.name: memory(t.name, t.dtype, t.concrete(sizes)) for t in spec.outputs}
         self._inputs: Tensors = {name: torch.from_numpy(array) for name, array in self.inputs.items()}
         self._outputs: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in self.outputs.items()}
         self.elapsed_ns = 0

@@ -1,0 +1,204 @@
+"""The synchronous core on a real bundle: deterministic, causal, resumable, and equal on every runtime."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.media import user_units
+from wanedge.bundle import Bundle
+from wanedge.layout import backbone_rings
+from wanedge.model import Model
+from wanedge.streaming import Streamer
+from wanedge.units import AgentUnit, UserUnit
+from wanedge_export.model import ReferenceModel
+from wanedge_export.torch_runtime import torch_model
+from wanedge_runtimes.errors import InputError, StateError
+from wanedge_runtimes.snapshots import load_states, save_states
+
+WORLD = "A bright lobby."
+
+
+@pytest.fixture(scope="module")
+def model(mini_bundle: Bundle) -> Model:
+    return Model.load(mini_bundle)
+
+
+def run(streamer: Streamer, units: int, text: dict[int, str] | None = None) -> list[AgentUnit]:
+    return [streamer.step(user) for user in user_units(streamer.config, units, text=text, first=streamer.next_unit)]
+
+
+def same(a: AgentUnit, b: AgentUnit) -> bool:
+    """Everything but wall times, to the bit."""
+    return (a.index, a.text, a.tokens, a.state) == (b.index, b.text, b.tokens, b.state) and (
+        a.audio.tobytes() == b.audio.tobytes() and a.frames.tobytes() == b.frames.tobytes()
+    )
+
+
+def relative_error(a: list[AgentUnit], b: list[AgentUnit]) -> float:
+    """Largest difference of audio over its largest value."""
+    x, y = (np.concatenate([u.audio for u in units]) for units in (a, b))
+    return float(np.abs(x - y).max() / np.abs(y).max())
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_media(model: Model) -> None:
+    first, second = (run(Streamer(model, WORLD, seed=1), 8) for _ in range(2))
+    other = run(Streamer(model, WORLD, seed=2), 8)
+    assert all(map(same, first, second))
+    assert not any(a.audio.tobytes() == b.audio.tobytes() for a, b in zip(first, other, strict=True))
+
+
+def test_sampled_text_is_reproducible_and_differs_from_greedy(model: Model) -> None:
+    warm = [run(Streamer(model, WORLD, temperature=1.0), 8) for _ in range(2)]
+    assert all(map(same, *warm))
+    assert [u.tokens for u in warm[0]] != [u.tokens for u in run(Streamer(model, WORLD), 8)]
+
+
+def test_thinker_and_performer_with_a_cache_each_give_the_same_bytes(model: Model) -> None:
+    units = 2 * max(ring.units for ring in backbone_rings(model.config).values()) + 1
+    shared = run(Streamer(model, WORLD), units, text={1: "Hello"})
+    apart = run(Streamer(model, WORLD, own_caches=True), units, text={1: "Hello"})
+    assert all(map(same, shared, apart))
+
+
+def shout(user: UserUnit) -> UserUnit:
+    return replace(user, audio=user.audio + np.float32(0.1))
+
+
+def invert(user: UserUnit) -> UserUnit:
+    return replace(user, frames=255 - user.frames)
+
+
+def type_in(user: UserUnit) -> UserUnit:
+    return replace(user, text="Hello")
+
+
+@settings(max_examples=12, deadline=None)
+@given(changed=st.integers(0, 11), change=st.sampled_from([shout, invert, type_in]))
+def test_a_changed_unit_changes_nothing_before_it_and_everything_that_can_see_it(
+    model: Model, changed: int, change: Callable[[UserUnit], UserUnit]
+) -> None:
+    users = list(user_units(model.config, 12))
+    plain, altered = Streamer(model, WORLD), Streamer(model, WORLD)
+    for user in users:
+        a = plain.step(user)
+        b = altered.step(change(user) if user.index == changed else user)
+        if user.index < changed:
+            assert same(a, b)
+        else:
+            assert a.audio.tobytes() != b.audio.tobytes()
+
+
+def test_torch_and_onnx_runtime_agree_for_300_units_and_the_error_does_not_grow(
+    model: Model, mini_model: ReferenceModel
+) -> None:
+    """Each feeds its own state back. float32 sums differ in order, so about 1e-6; growth would show as a slope."""
+    reference = Streamer(torch_model(mini_model, model.tokenizer), WORLD)
+    streamer = Streamer(model, WORLD)
+    wraps = min(300 // ring.units for ring in backbone_rings(model.config).values())
+    assert wraps >= 2
+    ours, theirs = run(streamer, 300), run(reference, 300)
+    assert [(u.state, u.tokens) for u in ours] == [(u.state, u.tokens) for u in theirs]
+    early, late = relative_error(ours[:30], theirs[:30]), relative_error(ours[-30:], theirs[-30:])
+    assert late < 1e-5
+    assert late < 10 * early
+
+
+def test_the_decomposed_profile_agrees_with_the_portable_one(mini_bundle: Bundle, model: Model) -> None:
+    decomposed = Model.load(mini_bundle, variant="fp32-decomposed")
+    assert decomposed.graphs["backbone"].spec.opset <= 20
+    ours, theirs = run(Streamer(model, WORLD), 40), run(Streamer(decomposed, WORLD), 40)
+    assert [(u.state, u.tokens) for u in ours] == [(u.state, u.tokens) for u in theirs]
+    assert relative_error(ours, theirs) < 1e-5
+
+
+RESUME = """
+import sys
+import numpy as np
+from pathlib import Path
+from tests.media import user_units
+from wanedge.model import Model
+from wanedge.streaming import Streamer
+from wanedge_runtimes.snapshots import load_states
+
+streamer = Streamer(Model.load(sys.argv[1]), "another world")
+streamer.restore(*load_states(Path(sys.argv[2])))
+units = [streamer.step(u) for u in user_units(streamer.config, 9, first=streamer.next_unit)]
+arrays = {name: [getattr(u, name) for u in units] for name in ("audio", "frames", "tokens")}
+np.savez(sys.argv[3], **arrays)
+"""
+
+
+def test_a_saved_state_continues_bit_exactly_in_a_new_process(
+    mini_bundle: Bundle, model: Model, tmp_path: Path
+) -> None:
+    streamer = Streamer(model, WORLD, seed=7)
+    run(streamer, 8, text={7: "Where is the lift, please? I am looking for the cafe."})
+    save_states(tmp_path / "state", *streamer.snapshot())
+    expected = run(streamer, 9)
+
+    arguments = [str(mini_bundle.root), str(tmp_path / "state"), str(tmp_path / "resumed.npz")]
+    subprocess.run([sys.executable, "-c", RESUME, *arguments], check=True, cwd=Path(__file__).parents[2])
+    resumed = np.load(tmp_path / "resumed.npz")
+    assert resumed["audio"].tobytes() == np.array([u.audio for u in expected]).tobytes()
+    assert resumed["frames"].tobytes() == np.array([u.frames for u in expected]).tobytes()
+    assert resumed["tokens"].tolist() == [list(u.tokens) for u in expected]
+
+
+def test_a_state_of_another_model_or_shape_is_refused(model: Model, tmp_path: Path) -> None:
+    streamer = Streamer(model, WORLD)
+    tensors, metadata = streamer.snapshot()
+    with pytest.raises(StateError, match="of model 'maxi'"):
+        streamer.restore(tensors, {"streamer": metadata["streamer"].replace('"mini"', '"maxi"')})
+    with pytest.raises(StateError, match="not written by a streamer"):
+        streamer.restore(tensors, {})
+    with pytest.raises(StateError, match="own_caches"):
+        Streamer(model, WORLD, own_caches=True).restore(tensors, metadata)
+    (tmp_path / "state").write_bytes(b"not a state")
+    with pytest.raises(StateError):
+        load_states(tmp_path / "state")
+
+
+def test_the_world_text_changes_what_is_generated(model: Model) -> None:
+    assert not same(run(Streamer(model, WORLD), 1)[0], run(Streamer(model, "A dark hall."), 1)[0])
+
+
+def test_a_world_text_longer_than_the_prefill_says_by_how_much(model: Model) -> None:
+    with pytest.raises(InputError, match=r"has \d+ tokens and the model's prefill holds 12"):
+        Streamer(model, "word " * 50)
+
+
+def unit_with(model: Model, **changes: object) -> UserUnit:
+    return replace(next(iter(user_units(model.config, 1))), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audio": np.zeros(7, np.float32)}, r"audio of unit 0 is float32 \(7,\)"),
+        ({"audio": np.zeros(1280, np.int16)}, "audio of unit 0 is int16"),
+        ({"audio": np.full(1280, np.nan, np.float32)}, "NaN"),
+        ({"frames": np.zeros((4, 8, 8, 3), np.uint8)}, r"frames of unit 0 is uint8 \(4, 8, 8, 3\)"),
+        ({"index": 5}, "unit 5 was given, unit 0 is next"),
+    ],
+)
+def test_a_bad_unit_is_refused_and_the_stream_goes_on(model: Model, changes: dict[str, object], message: str) -> None:
+    streamer, untouched = Streamer(model, WORLD), Streamer(model, WORLD)
+    with pytest.raises(InputError, match=message):
+        streamer.step(unit_with(model, **changes))
+    assert all(map(same, run(streamer, 3), run(untouched, 3)))
+
+
+def test_an_agent_unit_says_when_it_is_and_where_its_time_went(model: Model) -> None:
+    unit = run(Streamer(model, WORLD), 3)[2]
+    assert (unit.index, unit.start_ms, unit.end_ms) == (2, 320, 480)
+    assert set(unit.stages_ms) == {"commit", "encode", "thinker", "performer", "decode"}
+    assert 0 < unit.graph_ms <= unit.latency_ms
+    assert unit.state in model.config.text.states
+    assert np.abs(unit.audio).max() <= 1.0
