@@ -62,7 +62,8 @@ class Session:
         self.config = streamer.config
         self.deadline_ms = deadline_ms
         self._max_waiting, self._max_ready, self._on_full = max_waiting, max_ready, on_full
-        self._assembler = MediaAssembler(self.config)
+        # Waiting for both from the start costs a stream of one kind the assembler's patience, once.
+        self._assembler = MediaAssembler(self.config, expect=("audio", "video"))
         self._first_unit = streamer.next_unit  # after a restore the media clock starts at this unit
         self._waiting: deque[tuple[UserUnit, float]] = deque()  # with the moment each became complete
         self._ready: deque[AgentUnit] = deque()
@@ -154,6 +155,12 @@ class Session:
                 )
             self._assembler.push(audio, video, text, timestamp, audio_rate=audio_rate, video_rate=video_rate)
             self._enqueue(self._assembler.take())
+
+    def resync(self, timestamp: float) -> None:
+        """The next push goes on without a gap at `timestamp` (seconds): after a pause, a seek, or a new clock."""
+        with self._changed:
+            self._check_open()
+            self._assembler.resync(timestamp)
 
     def finish(self) -> None:
         """No more media: what is left is padded to a unit and answered; then `ended` becomes true."""

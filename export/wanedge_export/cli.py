@@ -1,0 +1,79 @@
+"""`wanedge export`: from a preset and its weights to a bundle."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wanedge.cli.console import amount, print_json, stderr
+from wanedge.cli.options import JsonOption
+from wanedge.cli.outcome import require_file
+from wanedge.config import PRESETS
+from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.spec import Profile
+
+_PROFILES: dict[str, tuple[Profile, ...]] = {
+    "portable": ("portable",),
+    "decomposed": ("decomposed",),
+    "both": ("portable", "decomposed"),
+}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export", epilog="Example: [bold]wanedge export tiny -o tiny.wanedge --profile both[/bold]")(export)
+
+
+def export(
+    preset: Annotated[str, typer.Argument(help=f"Model configuration: {', '.join(PRESETS)}.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write: a folder.")],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="Safetensors file; without it the weights are random.")
+    ] = None,
+    profile: Annotated[
+        Literal["portable", "decomposed", "both"],
+        typer.Option(
+            "--profile",
+            help="portable: opset 24 with Attention and TensorScatter. decomposed: opset 20 and basic operators, "
+            "for TensorRT before 10.15.",
+        ),
+    ] = "portable",
+    seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export every component of a model to ONNX and write a bundle.
+
+    Each graph is checked before the bundle appears: standard operators only, every state an input and an output,
+    and the same numbers as torch over several steps.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset '{preset}'", hint=f"choose one of: {', '.join(PRESETS)}")
+    if weights is not None:
+        require_file(weights, "--weights")
+    from wanedge_export.bundling import export_bundle, load_or_seed  # torch takes seconds to import
+
+    console = stderr()
+    with console.status("loading the model") as status:
+        model = load_or_seed(PRESETS[preset], weights, seed)
+
+        def log(line: str) -> None:
+            status.update(line)
+            if not console.is_terminal:
+                console.print(line)
+
+        bundle = export_bundle(
+            model,
+            output,
+            profiles=_PROFILES[profile],
+            trained=weights is not None,
+            note=f"from {weights.name}" if weights else f"random, seed {seed}",
+            command=f"wanedge export {preset} --profile {profile}",
+            overwrite=overwrite,
+            log=log,
+        )
+    variants = [variant.name for variant in bundle.manifest.variants]
+    size = bundle.manifest.total_bytes
+    if as_json:
+        print_json({"bundle": str(output), "variants": variants, "bytes": size, "digest": bundle.digest})
+    else:
+        typer.echo(f"{output}: {', '.join(variants)}, {amount(size)}.\n-> wanedge inspect {output}")

@@ -1,0 +1,31 @@
+"""The bundle: manifest, graphs, engines, and everything else a device needs, in one folder or one file."""
+
+from wanedge.bundle.archive import default_cache, pack, unpack
+from wanedge.bundle.errors import BundleError, DamagedBundle, SignatureError, UnsafePath, UnsupportedBundle
+from wanedge.bundle.manifest import Contents, FileEntry, GraphFiles, Made, Manifest, Variant
+from wanedge.bundle.reader import Bundle
+from wanedge.bundle.verify import FileCheck, Report, verify
+from wanedge.bundle.writer import BundleWriter, sign
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "BundleWriter",
+    "Contents",
+    "DamagedBundle",
+    "FileCheck",
+    "FileEntry",
+    "GraphFiles",
+    "Made",
+    "Manifest",
+    "Report",
+    "SignatureError",
+    "UnsafePath",
+    "UnsupportedBundle",
+    "Variant",
+    "default_cache",
+    "pack",
+    "sign",
+    "unpack",
+    "verify",
+]

@@ -1,0 +1,125 @@
+"""Open a bundle and reach its files, each checked before it is used."""
+
+import hashlib
+from pathlib import Path
+from threading import Lock
+from typing import Self
+
+from wanedge.bundle.archive import extracted
+from wanedge.bundle.errors import BundleError, DamagedBundle
+from wanedge.bundle.manifest import Manifest, Variant
+from wanedge.bundle.source import Folder, changed, read_hashed, read_manifest, require_sizes
+from wanedge.bundle.verify import Progress, Report, verify
+from wanedge.config import ModelConfig
+from wanedge_runtimes.spec import GraphSpec, Profile
+
+
+class Bundle:
+    """An open bundle. Safe to share between threads.
+
+    origin: what was opened. root: the folder with the files, which for an archive is its extraction in the cache.
+    digest: SHA-256 of the manifest in hex, the identity of the whole bundle.
+    """
+
+    def __init__(self, origin: Path, root: Path, manifest: Manifest, raw: bytes) -> None:
+        self.origin = origin
+        self.root = root
+        self.manifest = manifest
+        self.digest = hashlib.sha256(raw).hexdigest()
+        self._verified: set[str] = set()
+        self._lock = Lock()
+
+    @classmethod
+    def open(cls, path: str | Path, *, public_key: Path | None = None, cache: Path | None = None) -> Self:
+        """Open a bundle folder or archive.
+
+        Checks the manifest, and that every file is there with its size. Contents are hashed when first used.
+
+        Args:
+            path: the folder or the archive.
+            public_key: PEM file of an Ed25519 key; the bundle must be signed by its owner.
+            cache: where to extract archives; see `default_cache`.
+
+        Raises:
+            BundleError: no bundle there (DamagedBundle, UnsupportedBundle, UnsafePath, SignatureError say more).
+        """
+        path = Path(path)
+        if path.is_dir():
+            folder = Folder(path)
+            manifest, raw = read_manifest(folder, public_key)
+            require_sizes(folder, manifest)
+            return cls(path, folder.root, manifest, raw)
+        manifest, raw, root = extracted(path, public_key, cache)
+        return cls(path, root, manifest, raw)
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.manifest.model
+
+    def path(self, relative: str) -> Path:
+        """A listed file, its SHA-256 checked on first use. Raises BundleError when unlisted, DamagedBundle."""
+        entry = self.manifest.files.get(relative)
+        if entry is None:
+            raise BundleError(
+                f"{self.origin}: {relative!r} is not listed in the manifest", hint=f"wanedge inspect {self.origin}"
+            )
+        with self._lock:
+            if relative not in self._verified:
+                if read_hashed(Folder(self.root), relative, lambda _: None) != entry.sha256:
+                    raise self._damaged(relative)
+                self._verified.add(relative)
+        return self.root / relative
+
+    def variant(
+        self,
+        name: str | None = None,
+        *,
+        runtime: str | None = None,
+        precision: str | None = None,
+        target: str | None = None,
+        profile: Profile | None = None,
+    ) -> Variant:
+        """The one variant that has all the given properties. Raises BundleError, listing what there is."""
+        wanted = {"name": name, "runtime": runtime, "precision": precision, "target": target, "profile": profile}
+        wanted = {key: value for key, value in wanted.items() if value is not None}
+        variants = self.manifest.variants
+        found = [v for v in variants if all(getattr(v, key) == value for key, value in wanted.items())]
+        if len(found) == 1:
+            return found[0]
+        asked = ", ".join(f"{key} {value}" for key, value in wanted.items()) or "anything"
+        listing = "; ".join(map(str, found or variants)) or "nothing"
+        raise BundleError(
+            f"{self.origin} has {len(found) or 'no'} variants for {asked}", hint=f"choose one by name from: {listing}"
+        )
+
+    def graph(self, component: str, variant: Variant | str) -> tuple[Path, GraphSpec]:
+        """A component's graph and spec in a variant; its external weights are checked too. Raises BundleError."""
+        chosen = self.variant(variant) if isinstance(variant, str) else variant
+        files = chosen.graphs.get(component)
+        if files is None:
+            raise BundleError(
+                f"{self.origin}: variant {chosen.name!r} has no component {component!r}",
+                hint=f"it has: {', '.join(chosen.graphs)}",
+            )
+        for data in files.data:
+            self.path(data)
+        return self.path(files.graph), self.manifest.components[component][files.spec]
+
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.path(self.manifest.tokenizer)
+
+    def verify(self, progress: Progress | None = None) -> Report:
+        """Check every byte of the files that this bundle loads; `verify(path)` checks an archive itself."""
+        return verify(self.root, progress=progress)
+
+    def _damaged(self, relative: str) -> BundleError:
+        error = changed(self.origin, relative)
+        if self.origin.is_dir():
+            return error
+        # The archive was whole when it was extracted, so a kiosk heals by itself at its next start.
+        (self.root / relative).unlink(missing_ok=True)
+        return DamagedBundle(
+            f"{self.root}: the content of {relative} is damaged, in the extraction of {self.origin}",
+            hint="open the archive again: it will be extracted anew",
+        )
