@@ -1,7 +1,7 @@
 """The few operators whose ONNX form matters more than their torch form.
 
 Each has three faces: eager torch, the portable profile (opset 24: TensorScatter, Attention), and the decomposed
-profile (opset <= 20: ScatterND, MatMul, Softmax) for TensorRT versions that lack those operators. The exporter
+profile (opset <= 20: ScatterElements, MatMul, Softmax) for TensorRT versions that lack those operators. The exporter
 chooses with `exporting(profile)`; a module just calls the function.
 """
 
@@ -48,7 +48,10 @@ def cache_write(past: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
             version=24,
         )
     slots = write_index + torch.arange(update.shape[2], device=update.device)
-    if profile == "decomposed" or torch.is_grad_enabled():
+    if profile == "decomposed":
+        # ScatterElements; index_copy would become ScatterND between two transpositions of the whole cache.
+        return past.scatter(2, slots[None, None, :, None].expand_as(update), update)
+    if torch.is_grad_enabled():
         return past.index_copy(2, slots, update)
     return past.index_copy_(2, slots, update)
 
@@ -65,10 +68,12 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor
             "Attention", (query, key, value, mask), dtype=query.dtype, shape=query.shape, version=24
         )
     if profile == "decomposed":
-        groups = query.shape[1] // key.shape[1]
-        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-        scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
-        return torch.where(mask, scores, MASKED_SCORE).softmax(dim=-1) @ value
+        # The queries of a group lie under each other, so that keys and values are not copied once per query head.
+        grouped = query.reshape(1, key.shape[1], -1, query.shape[3])  # [1, Hkv, H / Hkv * S, Dh]
+        scores = grouped @ key.transpose(2, 3) * query.shape[3] ** -0.5
+        scores = scores.reshape(1, query.shape[1], -1, key.shape[2])  # [1, H, S, C]
+        weights = torch.where(mask, scores, MASKED_SCORE).softmax(dim=-1)
+        return (weights.reshape(1, key.shape[1], -1, key.shape[2]) @ value).reshape(query.shape)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
 
 

@@ -91,11 +91,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             # nn.GRU and nn.LSTM say this of themselves; of anybody else's tensors it stays a warning worth reading.
-            warnings.filterwarnings(
-                "ignore",
-                r"The tensor attributes? (self\.[\w.]+\._flat_weights\[\d+\](, )?)+ w(as|ere) assigned",
-                UserWarning,
-            )
+            own = r"The tensor attributes? (self\.[\w.]+\._flat_weights\[\d+\](, )?)+ w(as|ere) assigned"
+            warnings.filterwarnings("ignore", own, UserWarning)
             yield
     finally:
         logger.removeFilter(without_torchvision)
