@@ -1,0 +1,133 @@
+"""Small charts for a self-contained page: SVG for the marks, HTML for the words.
+
+The SVG stretches to any width and its strokes keep theirs; labels are HTML, so they keep their size on a phone.
+Colours are CSS classes of the page. A mark with a title shows it when pointed at.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+
+_SIDE = 1000  # of the square that the SVG draws in
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis from low to high; `unit` follows the last tick. labels: False leaves the ticks out."""
+
+    low: float
+    high: float
+    unit: str
+    tick_count: int = 5
+    labels: bool = True
+
+    def place(self, value: float) -> float:
+        """0 at low, 1 at high; what lies outside is moved to the edge."""
+        return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
+
+    def rounded(self) -> "Axis":
+        """The same axis with both ends moved out to a tick."""
+        step = round_step((self.high - self.low) / self.tick_count)
+        low, high = math.floor(self.low / step + 1e-9) * step, math.ceil(self.high / step - 1e-9) * step
+        return replace(self, low=low, high=high, tick_count=round((high - low) / step))
+
+    def ticks(self) -> list[float]:
+        """Round values inside the axis, about `tick_count` of them."""
+        step = round_step((self.high - self.low) / self.tick_count)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [i * step for i in range(first, last + 1)]
+
+
+def round_step(step: float) -> float:
+    """The smallest 1, 2 or 5 times a power of ten that is not below `step`."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= step * (1 - 1e-9))
+
+
+@dataclass
+class Chart:
+    """Marks over two axes. height: CSS pixels. label: what the chart shows, for people who cannot see it."""
+
+    x: Axis
+    y: Axis
+    height: int
+    label: str
+    _marks: list[str] = field(default_factory=list)
+    _words: list[str] = field(default_factory=list)
+
+    def line(self, points: Sequence[tuple[float, float]], css: str, title: str = "") -> None:
+        path = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in points)
+        self._marks.append(f'<polyline class="line {css}" points="{path}">{_title(title)}</polyline>')
+
+    def area(self, points: Sequence[tuple[float, float, float]], css: str, title: str = "") -> None:
+        """Filled between low and high: (x, low, high)."""
+        there = [f"{self._x(x):.1f},{self._y(high):.1f}" for x, _, high in points]
+        back = [f"{self._x(x):.1f},{self._y(low):.1f}" for x, low, _ in reversed(points)]
+        self._marks.append(f'<polygon class="area {css}" points="{" ".join(there + back)}">{_title(title)}</polygon>')
+
+    def bar(self, start: float, end: float, low: float, high: float, css: str, title: str = "") -> None:
+        """A filled rectangle from (start, low) to (end, high)."""
+        left, top = self._x(start), self._y(high)
+        width, height = self._x(end) - left, self._y(low) - top
+        self._marks.append(
+            f'<rect class="bar {css}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}">'
+            f"{_title(title)}</rect>"
+        )
+
+    def rule(self, y: float, css: str, words: str) -> None:
+        """A horizontal line over the whole width with words above its right end."""
+        at = self._y(y)
+        self._marks.append(f'<line class="rule {css}" x1="0" x2="{_SIDE}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        self._words.append(
+            f'<span class="rule-words {css}" style="bottom:{_percent(self.y.place(y))}">{escape(words)}</span>'
+        )
+
+    def words(self, start: float, css: str, words: str) -> None:
+        """Words above the plot, beginning at x; close to the right end they end there."""
+        left = self.x.place(start)
+        side = f"left:{_percent(left)}" if left < 0.88 else "right:0"
+        self._words.append(f'<span class="words {css}" style="{side}">{escape(words)}</span>')
+
+    def html(self) -> str:
+        """The chart as HTML."""
+        grid = "".join(
+            f'<line class="grid" x1="0" x2="{_SIDE}" y1="{self._y(t):.1f}" y2="{self._y(t):.1f}"/>'
+            for t in (self.y.ticks() if self.y.labels else [])
+        )
+        x_labels = f'<div class="x-labels">{_labels(self.x, "left")}</div>' if self.x.labels else ""
+        return (
+            f'<div class="chart{"" if self.y.labels else " bare"}" role="img" aria-label="{escape(self.label)}">'
+            f'<div class="y-labels" style="height:{self.height}px">{_labels(self.y, "bottom")}</div>'
+            f'<div class="plot" style="height:{self.height}px">'
+            f'<svg viewBox="0 0 {_SIDE} {_SIDE}" preserveAspectRatio="none">{grid}{"".join(self._marks)}</svg>'
+            f"{''.join(self._words)}</div>"
+            f"{x_labels}</div>"
+        )
+
+    def _x(self, value: float) -> float:
+        return self.x.place(value) * _SIDE
+
+    def _y(self, value: float) -> float:
+        return (1 - self.y.place(value)) * _SIDE
+
+
+def _labels(axis: Axis, side: str) -> str:
+    ticks = axis.ticks() if axis.labels else []
+    if not ticks:
+        return ""
+    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 0
+    words = [f"{tick:,.{digits}f}" for tick in ticks]
+    words[-1] += f" {axis.unit}"
+    return "".join(
+        f'<span style="{side}:{_percent(axis.place(tick))}">{escape(word)}</span>'
+        for tick, word in zip(ticks, words, strict=True)
+    )
+
+
+def _title(title: str) -> str:
+    return f"<title>{escape(title)}</title>" if title else ""
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f}%"

@@ -1,0 +1,37 @@
+"""`python -m samples.demo --out out/demo`: see `make demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from samples.demo.pipeline import copy_clip, export_demo_bundle, stream_clip
+from samples.demo.report import write_report
+from wanedge.cli.outcome import reported
+
+
+def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("out/demo")) -> None:
+    """Export the shipped model, stream a real clip through it in real time, and write reply.mp4 and a report."""
+    with reported():
+        out.mkdir(parents=True, exist_ok=True)
+        _say("1/3  export: torch -> ONNX -> bundle (about a minute)")
+        bundle = export_demo_bundle(out / "tiny.wanedge", lambda line: _say(f"       {line}"))
+        _say("2/3  stream: the clip runs in real time (20 s)")
+        run = stream_clip(bundle, out / "reply.mp4", lambda line: _say(f"       {line}"))
+        _say("3/3  report")
+        copy_clip(out)
+        summary = write_report(run, out)
+    latency = summary.response_latency_ms
+    _say(
+        f"\n{summary.units} units, response latency p50 {latency.p50:.0f} ms, p95 {latency.p95:.0f} ms, "
+        f"realtime factor {summary.realtime_factor:.2f}, {summary.deadline_misses} deadlines missed\n"
+        f"-> open {out / 'report.html'}"
+    )
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+if __name__ == "__main__":
+    typer.run(demo)

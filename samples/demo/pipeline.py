@@ -1,0 +1,125 @@
+"""The road itself: export -> verify -> stream a real clip through a Session -> reply, report."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+from samples.demo.run import ComponentRow, DemoRun, Transcript
+from wanedge.bundle import Bundle, BundleError
+from wanedge.cli.conversation import converse
+from wanedge.config import FPS, PRESETS
+from wanedge.figures import machine_facts
+from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
+from wanedge.media.files import Mp4Writer, read_media
+from wanedge.model import STREAMING_COMPONENTS, Model
+from wanedge.session import Session
+from wanedge.units import AgentUnit, UserUnit
+from wanedge_export.bundling import export_bundle, load_or_seed
+
+ROOT = Path(__file__).parents[2]
+CLIP = ROOT / "samples" / "media" / "visitor.mp4"
+PRESET = "tiny"
+SEED = 0
+WORLD = "A bright lobby. The guide is friendly."
+
+Log = Callable[[str], None]
+
+
+def export_demo_bundle(path: Path, log: Log) -> Bundle:
+    """The demo's bundle at `path`; one that these same sources made before is taken as it is."""
+    note = f"random, seed {SEED}; sources {_sources_digest()}"
+    try:
+        bundle = Bundle.open(path)
+        if bundle.manifest.weights_note == note and bundle.verify().ok:
+            log(f"{path} is there already")
+            return bundle
+    except BundleError:
+        pass  # none there yet, or one that must be made again
+    model = load_or_seed(PRESETS[PRESET], None, SEED)
+    return export_bundle(model, path, note=note, command="make demo", overwrite=path.exists(), log=log)
+
+
+def stream_clip(bundle: Bundle, reply: Path, log: Log) -> DemoRun:
+    """Push the clip at the pace of a microphone and a camera, pull the answers, write them to `reply`."""
+    model = Model.load(bundle)
+    visitor = _Visitor(model)
+    units: list[AgentUnit] = []
+    memory: list[tuple[int, int]] = []
+    video = model.config.agent_video
+    with (
+        Session.open(model, world=WORLD, seed=SEED) as session,
+        Mp4Writer(reply, FPS, (video.height, video.width), model.config.audio.sample_rate) as writer,
+    ):
+        started = perf_counter()
+        for unit in converse(session, visitor.watch(read_media(CLIP)), "realtime"):
+            units.append(unit)
+            memory.append((unit.index, _resident_bytes()))
+            writer.write(unit.frames, unit.audio)
+            if unit.index % 25 == 0:
+                log(f"unit {unit.index}: {unit.latency_ms:.0f} ms")
+        wall_s = perf_counter() - started
+    return DemoRun(
+        units=units,
+        user_units=visitor.units,
+        wall_s=wall_s,
+        memory=memory,
+        model=model.config.name,
+        precision=bundle.variant(model.variant).precision,
+        runtime=model.runtime,
+        weights=bundle.manifest.weights,
+        machine=machine_facts(),
+        components=_component_rows(bundle, model),
+        transcript=Transcript.read(CLIP.with_suffix(".json")),
+    )
+
+
+class _Visitor:
+    """Keeps the user units that the session makes of the same chunks, for the report."""
+
+    def __init__(self, model: Model) -> None:
+        self._assembler = MediaAssembler(model.config, expect=("audio", "video"))
+        self.units: list[UserUnit] = []
+
+    def watch(self, chunks: Iterable[MediaChunk]) -> Iterator[MediaChunk]:
+        for chunk in chunks:
+            if isinstance(chunk, AudioChunk):
+                self._assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+            else:
+                self._assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
+            self.units += self._assembler.take()
+            yield chunk
+        self.units += self._assembler.finish()
+
+
+def copy_clip(folder: Path) -> Path:
+    """The visitor's clip beside the report, which plays it."""
+    return Path(shutil.copy(CLIP, folder / CLIP.name))
+
+
+def _component_rows(bundle: Bundle, model: Model) -> list[ComponentRow]:
+    variant = bundle.variant(model.variant)
+    rows = []
+    for name in STREAMING_COMPONENTS:
+        spec, files = model.graphs[name].spec, variant.graphs[name]
+        weights = sum(bundle.manifest.files[path].bytes for path in files.data)
+        rows.append(ComponentRow(name, spec.opset, weights, len(spec.states), spec.state_bytes))
+    return rows
+
+
+def _resident_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this system does not tell the resident memory of a process")
+
+
+def _sources_digest() -> str:
+    """Of everything that decides the bundle's bytes."""
+    digest = hashlib.sha256(version("torch").encode())
+    for folder in ("export", "sdk", "runtimes"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""The demo's report: report.html, one file without external resources, and report.json."""
+
+from html import escape
+from pathlib import Path
+
+from samples.demo import sections
+from samples.demo.conversation import conversation, text
+from samples.demo.run import DemoRun
+from samples.demo.summary import Summary, summarise
+from wanedge.bundle.durable import staged_file
+
+_CSS = Path(__file__).with_name("report.css")
+
+
+def write_report(run: DemoRun, out: Path, *, clip: str = "visitor.mp4", reply: str = "reply.mp4") -> Summary:
+    """Write `out`/report.html and `out`/report.json. clip, reply: the two videos' paths, relative to `out`."""
+    summary = summarise(run)
+    summary.write(out / "report.json")
+    with staged_file(out / "report.html") as staged:
+        staged.write_text(page(run, summary, clip, reply), encoding="utf-8")
+    return summary
+
+
+def page(run: DemoRun, summary: Summary, clip: str, reply: str) -> str:
+    """The report as HTML."""
+    body = "\n".join(
+        (
+            sections.verdict(run, summary),
+            sections.weights_banner(run),
+            sections.tiles(run, summary),
+            conversation(run, clip, reply),
+            sections.latency(run, summary),
+            sections.stages(summary),
+            sections.memory(run, summary),
+            text(run),
+            sections.components(run),
+            sections.machine(run),
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>wanedge demo: {escape(run.model)}, {escape(run.precision)}</title>"
+        f"<style>{_CSS.read_text(encoding='utf-8')}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+    )

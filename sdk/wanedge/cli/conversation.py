@@ -1,0 +1,50 @@
+"""Drive a session from a stream of media chunks: push at the asked pace, hand out agent units as they come."""
+
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Literal
+
+from wanedge.media import AudioChunk, MediaChunk
+from wanedge.session import Session
+from wanedge.units import AgentUnit
+
+Pace = Literal["realtime", "max"]
+
+PATIENCE_S = 0.2  # how long one wait for a unit lasts before the state of things is looked at again
+
+
+def converse(session: Session, chunks: Iterable[MediaChunk], pace: Pace) -> Iterator[AgentUnit]:
+    """Push all of `chunks`, finish, and yield every agent unit in order.
+
+    pace: "realtime" pushes a chunk when its last sample or frame would have been captured, "max" as soon as the
+        session has room.
+    """
+    started, first = monotonic(), None
+    for chunk in chunks:
+        if pace == "realtime" and chunk.timestamp is not None:
+            first = chunk.timestamp if first is None else first
+            yield from _pull_until(session, started + chunk.timestamp - first + _seconds(chunk))
+        while not session.wait_for_room(0):
+            yield from session.pull(PATIENCE_S)
+        push(session, chunk)
+        yield from session.pull()
+    session.finish()
+    while not session.ended:
+        yield from session.pull(PATIENCE_S)
+
+
+def push(session: Session, chunk: MediaChunk) -> None:
+    """Hand a chunk to the session with its rate and time."""
+    if isinstance(chunk, AudioChunk):
+        session.push(audio=chunk.pcm, audio_rate=chunk.rate, timestamp=chunk.timestamp)
+    else:
+        session.push(video=chunk.frames, video_rate=chunk.rate, timestamp=chunk.timestamp)
+
+
+def _pull_until(session: Session, due: float) -> Iterator[AgentUnit]:
+    while (left := due - monotonic()) > 0:
+        yield from session.pull(left)
+
+
+def _seconds(chunk: MediaChunk) -> float:
+    return len(chunk.pcm) / chunk.rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.rate

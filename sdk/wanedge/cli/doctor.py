@@ -1,0 +1,67 @@
+"""`wanedge doctor`: what this machine has, and what should be mended."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from wanedge.cli.console import amount, print_json, stdout, table
+from wanedge.cli.options import JsonOption
+from wanedge.cli.outcome import FAILED
+
+if TYPE_CHECKING:
+    from wanedge_runtimes.doctor import Facts, Report
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor", epilog="Example: [bold]wanedge doctor --json > doctor.json[/bold]")(doctor)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine has and what should be mended, with the command that mends it.
+
+    Fails only when nothing can run here; missing options are notes.
+    """
+    from wanedge_runtimes.doctor import doctor as examine
+
+    report = examine()
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _print(report)
+    if not report.ok:
+        raise typer.Exit(FAILED)
+
+
+def _print(report: "Report") -> None:
+    stdout().print(table("This machine", ("what", "found"), _facts(report.facts)))
+    for finding in report.findings:
+        typer.echo(f"{finding.level}: {finding.what}\n  -> {finding.fix}")
+    counts = {level: sum(f.level == level for f in report.findings) for level in ("error", "warning", "note")}
+    summary = ", ".join(f"{n} {level}{'s' if n != 1 else ''}" for level, n in counts.items() if n)
+    verdict = "This machine can run models" if report.ok else "No model can run here"
+    typer.echo(f"\n{verdict}; {summary or 'nothing to mend'}.")
+
+
+def _facts(facts: "Facts") -> list[tuple[str, str]]:
+    ort, nvidia = facts.onnxruntime, facts.nvidia
+    rows = [
+        ("system", f"{facts.system}, {facts.machine}"),
+        ("board", facts.board),
+        ("python", facts.python),
+        ("cpu", f"{facts.cpu.model or 'unknown'}, {facts.cpu.usable:g} of {facts.cpu.cores} cores usable"),
+        ("instructions", " ".join(facts.cpu.isa)),
+        ("memory", _of(facts.memory_available, facts.memory_total)),
+        ("disk free here", amount(facts.disk_free) if facts.disk_free is not None else None),
+        ("onnxruntime", f"{ort.version}: {', '.join(ort.providers)}" if ort.version else None),
+        ("nvidia driver", f"{nvidia.driver or 'unknown'}, CUDA {nvidia.cuda or 'unknown'}" if nvidia else None),
+        *(("gpu", f"{gpu.name}, sm {gpu.capability}, {amount(gpu.memory)}") for gpu in (nvidia.gpus if nvidia else ())),
+        ("packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())),
+        ("system modules", ", ".join(facts.modules)),
+    ]
+    return [(name, found) for name, found in rows if found]
+
+
+def _of(available: int | None, total: int | None) -> str | None:
+    if total is None:
+        return None
+    return f"{amount(total)} in all" + (f", {amount(available)} free" if available is not None else "")

@@ -1,0 +1,93 @@
+"""What is written to the reply's file: the agent alone, or visitor and agent side by side."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanedge.config import FPS, FRAMES_PER_UNIT, ModelConfig
+from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
+from wanedge.media.files import Mp4Writer
+from wanedge.units import AgentUnit, UserUnit
+
+Frames = NDArray[np.uint8]  # [4, H, W, 3]
+
+
+class Recording:
+    """The agent's units, one after the other. A context manager; an exception leaves no file behind."""
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        video = config.agent_video
+        self._writer = Mp4Writer(path, FPS, (video.height, video.width), config.audio.sample_rate)
+
+    def watch(self, chunks: Iterable[MediaChunk]) -> Iterable[MediaChunk]:
+        """The chunks as they are: the visitor is not recorded."""
+        return chunks
+
+    def add(self, unit: AgentUnit) -> None:
+        self._writer.write(unit.frames, unit.audio)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+
+class SideBySide:
+    """Visitor on the left, agent on the right, both voices mixed.
+
+    The answer to a unit appears one unit later, because no device can answer a unit before it has ended.
+    """
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        user, agent = config.user_video, config.agent_video
+        self._height = max(user.height, agent.height)
+        self._writer = Mp4Writer(path, FPS, (self._height, user.width + agent.width), config.audio.sample_rate)
+        self._assembler = MediaAssembler(config, expect=("audio", "video"))  # as the session's, for the same units
+        self._seen: deque[UserUnit] = deque()  # visitor's units whose answer has not come yet
+        self._silence = np.zeros(config.audio.samples, dtype=np.float32)
+        self._visitor: Frames = np.zeros((FRAMES_PER_UNIT, user.height, user.width, 3), dtype=np.uint8)
+        self._agent: Frames = np.zeros((FRAMES_PER_UNIT, agent.height, agent.width, 3), dtype=np.uint8)
+        self._voice = self._silence
+
+    def watch(self, chunks: Iterable[MediaChunk]) -> Iterator[MediaChunk]:
+        """The chunks as they are, while their units are kept for the picture."""
+        for chunk in chunks:
+            if isinstance(chunk, AudioChunk):
+                self._assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+            else:
+                self._assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
+            self._seen += self._assembler.take()
+            yield chunk
+        self._seen += self._assembler.finish()
+
+    def add(self, unit: AgentUnit) -> None:
+        user = self._seen.popleft()
+        self._visitor = user.frames
+        self._write(user.audio)
+        self._agent, self._voice = unit.frames, unit.audio
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._visitor = self._visitor[-1:].repeat(FRAMES_PER_UNIT, axis=0)  # held while the last answer plays
+            self._write(self._silence)
+        self._writer.__exit__(kind, error, trace)
+
+    def _write(self, heard: NDArray[np.float32]) -> None:
+        picture = np.concatenate([self._padded(self._visitor), self._padded(self._agent)], axis=2)
+        self._writer.write(picture, (heard + self._voice).clip(-1.0, 1.0))
+
+    def _padded(self, frames: Frames) -> Frames:
+        return np.pad(frames, ((0, 0), (0, self._height - frames.shape[1]), (0, 0), (0, 0)))

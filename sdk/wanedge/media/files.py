@@ -1,0 +1,256 @@
+"""Media files in and out, through PyAV (extra `media`)."""
+
+import heapq
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wanedge.config import FPS
+from wanedge.media.chunks import AudioChunk, MediaChunk, VideoChunk
+from wanedge.media.errors import MediaError, MediaFileError
+from wanedge.media.extras import import_extra
+from wanedge.media.video_track import MAX_FPS, MIN_FPS
+
+# libx264 is the best; PyAV builds without it have OpenH264, and every build has MPEG-4 part 2.
+VIDEO_CODECS = ("libx264", "libopenh264", "mpeg4")
+_X264_OPTIONS = {"preset": "veryfast", "crf": "18"}
+_BITS_PER_PIXEL = 1.0  # for the other codecs, which are steered by a rate
+_AUDIO_BITS = 128_000
+
+# A stream's last timestamp and the container's duration differ by a frame or two; more than this is a missing end.
+_MISSING_END_S = 0.5
+
+
+def read_media(path: str | Path) -> Iterator[MediaChunk]:
+    """Audio and video of a file, decoded, in presentation order.
+
+    Audio chunks are int16 or float32 [n, channels] with the file's rate, video chunks one frame uint8 RGB
+    [1, H, W, 3]; each has its timestamp in the file. Memory holds a few frames, whatever the file's size and
+    however its streams are stored.
+
+    Raises:
+        MissingExtra: PyAV is not installed. MediaFileError: no such file, not media, neither audio nor video, damaged,
+            or shorter than it says.
+    """
+    av = _av("reading media files")
+    path = Path(path)
+    streams = [_decoded(av, path, kind) for kind in ("audio", "video") if kind in _kinds(av, path)]
+    if not streams:
+        raise MediaFileError(f"{path} has neither audio nor video", hint="give a file with an audio or a video stream")
+    return _in_order(streams)
+
+
+class Mp4Writer:
+    """Writes frames and audio to an MP4 file: H.264 (or the next of VIDEO_CODECS) and AAC.
+
+    It writes to a temporary name beside `path` and renames when it is closed; an exception inside `with` leaves
+    nothing behind. Frames of odd size are padded by one repeated row or column, as yuv420p needs even ones.
+
+        with Mp4Writer("reply.mp4", fps=25, size=(96, 160), sample_rate=16_000) as out:
+            out.write(unit.frames, unit.audio)
+
+    Args:
+        path: the file to make; an existing one is replaced.
+        fps: frames a second. size: (height, width). sample_rate: Hz, mono.
+
+    Raises:
+        MissingExtra: PyAV is not installed. MediaFileError: the file cannot be written, or PyAV has no video codec.
+    """
+
+    def __init__(self, path: str | Path, fps: float, size: tuple[int, int], sample_rate: int) -> None:
+        self._av = _av("writing MP4")
+        self.path, self.size = Path(path), size
+        self._fps = Fraction(fps).limit_denominator(1001)
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
+        self._frames = self._samples = 0  # written so far; they are the timestamps
+        if not self.path.parent.is_dir():  # PyAV would only notice at the first packet
+            raise MediaFileError(f"{self.path} cannot be written: no such folder", hint=f"mkdir -p {self.path.parent}")
+        with self._file_errors():
+            self._container = self._av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+        try:
+            self._video = self._video_stream()
+            self._audio = self._container.add_stream("aac", rate=sample_rate, layout="mono", bit_rate=_AUDIO_BITS)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def write(self, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
+        """Append frames uint8 [n, H, W, 3] RGB and audio float32 [m] in [-1, 1]; n or m may be 0.
+
+        Raises:
+            MediaError: wrong dtype or shape; nothing was written. MediaFileError: the disk is full, or the like.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.size, 3):
+            raise MediaError(
+                f"frames are {frames.dtype} {list(frames.shape)}",
+                hint=f"write uint8 [n, {self.size[0]}, {self.size[1]}, 3]",
+            )
+        if audio.dtype != np.float32 or audio.ndim != 1:
+            raise MediaError(f"audio is {audio.dtype} {list(audio.shape)}", hint="write float32 [samples]")
+        with self._file_errors():
+            for frame in frames:
+                self._container.mux(self._video.encode(self._video_frame(frame)))
+            if len(audio):
+                self._container.mux(self._audio.encode(self._audio_frame(audio)))
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        try:
+            with self._file_errors():
+                for stream in (self._video, self._audio):
+                    self._container.mux(stream.encode(None))
+                self._container.close()
+                self._partial.replace(self.path)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def _video_stream(self) -> Any:
+        available = self._av.codecs_available
+        codec = next((name for name in VIDEO_CODECS if name in available), None)
+        if codec is None:
+            raise MediaFileError(
+                f"this PyAV has none of the video codecs {', '.join(VIDEO_CODECS)}",
+                hint="install a PyAV wheel: pip install --force-reinstall av",
+            )
+        height, width = (side + side % 2 for side in self.size)
+        stream = self._container.add_stream(codec, rate=self._fps, options=_X264_OPTIONS if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = 1 / self._fps
+        if codec != "libx264":
+            stream.bit_rate = int(width * height * self._fps * _BITS_PER_PIXEL)
+        return stream
+
+    def _video_frame(self, frame: NDArray[np.uint8]) -> Any:
+        odd_rows, odd_columns = self.size[0] % 2, self.size[1] % 2
+        if odd_rows or odd_columns:
+            frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
+        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        picture.pts, picture.time_base = self._frames, 1 / self._fps
+        self._frames += 1
+        return picture
+
+    def _audio_frame(self, audio: NDArray[np.float32]) -> Any:
+        sound = self._av.AudioFrame.from_ndarray(np.ascontiguousarray(audio)[None], format="fltp", layout="mono")
+        sound.sample_rate = self._audio.codec_context.sample_rate
+        sound.pts, sound.time_base = self._samples, Fraction(1, sound.sample_rate)
+        self._samples += len(audio)
+        return sound
+
+    def _abandon(self) -> None:
+        try:
+            self._container.close()
+        except self._av.error.FFmpegError:
+            pass  # the file is deleted in any case, and the first error is the one to tell
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def _file_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._av.error.FFmpegError, OSError) as error:
+            raise MediaFileError(
+                f"{self.path} cannot be written: {error}", hint="check that the folder exists and has room"
+            ) from error
+
+
+def _av(purpose: str) -> Any:
+    return import_extra("av", "media", purpose)
+
+
+def _kinds(av: ModuleType, path: Path) -> set[str]:
+    """The kinds of the file's streams that can be decoded; a song's cover is not video."""
+    cover = av.stream.Disposition.attached_pic
+    with _opened(av, path) as container:
+        decodable = [s for s in container.streams if s.codec_context is not None and not s.disposition & cover]
+        return {stream.type for stream in decodable}
+
+
+@contextmanager
+def _opened(av: Any, path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise MediaFileError(f"{path} is not a file", hint="check the path")
+    try:
+        container = av.open(str(path))
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaFileError(f"{path} is not readable media: {error}", hint=_try_it(path)) from error
+    with container:
+        yield container
+
+
+def _decoded(av: Any, path: Path, kind: str) -> Iterator[tuple[float, MediaChunk]]:
+    """(seconds, chunk) of the first stream of `kind`, with a container of its own.
+
+    One container for both streams would have to hold back as much as the file stores them apart.
+    """
+    with _opened(av, path) as container:
+        stream = getattr(container.streams, kind)[0]
+        stream.thread_type = "AUTO"
+        start = end = None
+        try:
+            for frame in container.decode(stream):
+                seconds = frame.time if frame.time is not None else (end or 0.0)
+                chunk = _audio_chunk(frame, seconds) if kind == "audio" else _video_chunk(frame, stream, seconds)
+                start = seconds if start is None else start
+                end = seconds + _seconds(chunk)
+                yield seconds, chunk
+        except (av.error.FFmpegError, OSError) as error:
+            raise MediaFileError(
+                f"{path} is damaged: its {kind} stops at {end or 0:.2f} s: {error}", hint=_try_it(path)
+            ) from error
+        declared = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        lasted = 0.0 if start is None or end is None else end - start
+        if declared - lasted > _MISSING_END_S:
+            raise MediaFileError(
+                f"{path} is damaged: its {kind} lasts {lasted:.2f} s and should last {declared:.2f} s",
+                hint=_try_it(path),
+            )
+
+
+def _audio_chunk(frame: Any, seconds: float) -> AudioChunk:
+    """int16 stays; other integers and doubles become float32 in [-1, 1]."""
+    raw = frame.to_ndarray()  # planar: [channels, n]; packed: [1, n * channels]
+    pcm = raw.T if frame.format.is_planar else raw.reshape(-1, frame.layout.nb_channels)
+    if pcm.dtype == np.uint8:
+        pcm = (pcm.astype(np.float32) - 128) / 128
+    elif pcm.dtype == np.int32:
+        pcm = (pcm / 2**31).astype(np.float32)
+    elif pcm.dtype != np.int16:
+        pcm = pcm.astype(np.float32, copy=False)
+    return AudioChunk(pcm, frame.sample_rate, seconds)
+
+
+def _video_chunk(frame: Any, stream: Any, seconds: float) -> VideoChunk:
+    rate = float(stream.average_rate or FPS)  # some containers declare their clock's rate, e.g. 1000
+    return VideoChunk(frame.to_ndarray(format="rgb24")[None], min(max(rate, MIN_FPS), MAX_FPS), seconds)
+
+
+def _seconds(chunk: MediaChunk) -> float:
+    return len(chunk.pcm) / chunk.rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.rate
+
+
+def _in_order(streams: list[Iterator[tuple[float, MediaChunk]]]) -> Iterator[MediaChunk]:
+    for _, chunk in heapq.merge(*streams, key=lambda item: item[0]):
+        yield chunk
+
+
+def _try_it(path: Path) -> str:
+    return f"see whether it plays: ffplay '{path}'"

@@ -1,0 +1,70 @@
+"""`wanedge bench`: figures that can be read back, of work that can be repeated."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.configs import mini
+from wanedge.bundle import Bundle
+from wanedge.cli.app import build_app
+from wanedge.cli.timing import Sample, made_up_user, measures
+from wanedge.figures import Figures
+
+UNITS = 8
+
+
+def bench(bundle: Bundle, *arguments: object) -> Result:
+    command = ["bench", str(bundle.root), "--variant", "fp32", "--units", str(UNITS), "--threads", "1"]
+    return CliRunner().invoke(build_app([]), command + [str(a) for a in arguments])
+
+
+def test_the_figures_can_be_read_back(mini_bundle: Bundle, tmp_path: Path) -> None:
+    result = bench(mini_bundle, "--json", tmp_path / "bench.json")
+    assert result.exit_code == 0, result.stderr
+    figures = Figures.read(tmp_path / "bench.json")
+    found = figures.measures
+    assert found["response_latency_ms_p95"].n == UNITS
+    assert found["response_latency_ms_p50"].value <= found["response_latency_ms_max"].value
+    assert 0 < found["sdk_overhead_p50"].value < 1
+    assert figures.machine["variant"] == "fp32"
+    assert figures.made.model_sha256 == mini_bundle.digest
+    assert set(tmp_path.iterdir()) == {tmp_path / "bench.json"}
+    assert "response_latency_ms_p95" in result.stdout
+
+
+def test_the_command_in_the_figures_makes_them_again_and_names_no_folder(mini_bundle: Bundle) -> None:
+    made = json.loads(bench(mini_bundle, "--json", "-").stdout)["made"]
+    assert made["command"] == f"wanedge bench {mini_bundle.root.name} --units 8 --seed 0 --threads 1 --variant fp32"
+
+
+def test_on_stdout_the_figures_are_the_one_document(mini_bundle: Bundle) -> None:
+    assert Figures.model_validate_json(bench(mini_bundle, "--json", "-").stdout).measures
+
+
+def sample(wall_ms: float, latency_ms: float, graph_ms: float) -> Sample:
+    return Sample(wall_ms, latency_ms, graph_ms, {"encode": latency_ms / 2, "decode": latency_ms / 2})
+
+
+def test_measures_are_what_their_names_say() -> None:
+    found = measures([sample(80.0, 60.0, 57.0), sample(80.0, 40.0, 38.0), sample(80.0, 50.0, 47.5)], (100.0, 101.5))
+    value = {name: measure.value for name, measure in found.items()}
+    assert value["response_latency_ms_p50"] == 50.0
+    assert value["response_latency_ms_max"] == 60.0
+    assert value["realtime_factor"] == 0.5
+    assert value["stage_encode_ms_p50"] == 25.0
+    assert value["sdk_overhead_p95"] == pytest.approx(0.05)
+    assert value["memory_after_mib"] - value["memory_before_mib"] == 1.5
+
+
+def test_memory_is_left_out_where_the_system_does_not_tell() -> None:
+    assert not [name for name in measures([sample(80.0, 60.0, 57.0)], None) if name.startswith("memory")]
+
+
+def test_the_made_up_visitor_depends_on_seed_and_unit_only() -> None:
+    one, same, other = made_up_user(mini(), 5, 1), made_up_user(mini(), 5, 1), made_up_user(mini(), 5, 2)
+    assert np.array_equal(one.audio, same.audio)
+    assert np.array_equal(one.frames, same.frames)
+    assert not np.array_equal(one.audio, other.audio)

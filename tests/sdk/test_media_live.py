@@ -1,0 +1,153 @@
+"""Capture from devices, with devices that are made of Python."""
+
+import sys
+import threading
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from wanedge.config import TINY
+from wanedge.media import AudioChunk, CaptureError, MediaAssembler, VideoChunk
+from wanedge.media.live import Camera, Microphone, capture
+from wanedge_runtimes.errors import MissingExtra
+
+
+class FakeSound:
+    """Looks like sounddevice; `speak` is the driver's thread."""
+
+    PortAudioError = type("PortAudioError", (Exception,), {})
+
+    def __init__(self, broken=False):
+        self.broken, self.open = broken, False
+
+    def InputStream(self, **options):  # noqa: N802, the library's name
+        if self.broken:
+            raise self.PortAudioError("no device")
+        self.options = options
+        return self
+
+    def __enter__(self):
+        self.open = True
+        return self
+
+    def __exit__(self, *_):
+        self.open = False
+
+    def speak(self, blocks):
+        block = np.empty((self.options["blocksize"], self.options["channels"]), np.int16)
+        for number in range(blocks):
+            block[:] = number  # one buffer for all, as drivers do
+            self.options["callback"](block, len(block), SimpleNamespace(currentTime=9.0, inputBufferAdcTime=8.9), None)
+
+
+class FakeVision:
+    """Looks like cv2; delivers `images` and then fails, or waits for the release."""
+
+    CAP_PROP_FRAME_HEIGHT, CAP_PROP_FRAME_WIDTH, CAP_PROP_FPS = range(3)
+
+    def __init__(self, images, present=True, fails=True):
+        self.images, self.present, self.fails = list(images), present, fails
+        self.wishes, self.released = {}, False
+
+    def VideoCapture(self, device):  # noqa: N802, the library's name
+        self.device = device
+        return self
+
+    def isOpened(self):  # noqa: N802, the library's name
+        return self.present
+
+    def set(self, key, value):
+        self.wishes[key] = value
+
+    def read(self):
+        if self.images:
+            return True, self.images.pop(0)
+        if self.fails:
+            return False, None
+        threading.Event().wait(0.01)
+        return True, np.zeros((2, 2, 3), np.uint8)
+
+    def release(self):
+        self.released = True
+
+
+def test_a_microphone_delivers_its_blocks_in_order_with_the_time_of_their_first_sample():
+    sound = FakeSound()
+    with capture(Microphone(rate=48_000, channels=2, library=sound)) as chunks:
+        sound.speak(5)
+        taken = list(islice(chunks, 5))
+    assert [int(c.pcm[0, 0]) for c in taken] == [0, 1, 2, 3, 4]
+    assert {(c.pcm.shape, str(c.pcm.dtype), c.rate) for c in taken} == {((960, 2), "int16", 48_000)}
+    assert [c.timestamp for c in taken] == sorted(c.timestamp for c in taken)
+    assert not sound.open
+
+
+def test_a_camera_delivers_rgb_and_is_asked_for_size_and_rate():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[..., 0] = 200  # OpenCV's first channel is blue
+    vision = FakeVision([image] * 3, fails=False)
+    with capture(Camera(device=2, size=(4, 6), fps=15, library=vision)) as chunks:
+        taken = list(islice(chunks, 3))
+    assert all(isinstance(c, VideoChunk) and c.frames.shape == (1, 4, 6, 3) and c.rate == 15 for c in taken)
+    assert taken[0].frames[0, 0, 0].tolist() == [0, 0, 200]
+    assert (vision.device, vision.wishes) == (2, {0: 4, 1: 6, 2: 15})
+    assert vision.released
+
+
+def test_captured_chunks_can_be_pushed():
+    sound, vision = FakeSound(), FakeVision([np.zeros((48, 64, 3), np.uint8)] * 4, fails=False)
+    assembler = MediaAssembler(TINY)
+    with capture(Microphone(library=sound), Camera(library=vision)) as chunks:
+        sound.speak(9)
+        for chunk in islice(chunks, 12):
+            if isinstance(chunk, AudioChunk):
+                assembler.push_audio(chunk.pcm, chunk.rate)
+            else:
+                assembler.push_video(chunk.frames, chunk.rate)
+    assert len(assembler.finish()) >= 1
+
+
+def test_when_nobody_takes_them_the_oldest_chunks_are_given_up_and_counted():
+    sound = FakeSound()
+    with capture(Microphone(library=sound), backlog=4) as chunks:
+        sound.speak(10)
+        taken = [int(chunk.pcm[0, 0]) for chunk in islice(chunks, 4)]
+    assert taken == [6, 7, 8, 9]
+    assert chunks.dropped_chunks == 6
+
+
+def test_closing_ends_an_iteration_that_waits():
+    with capture(Microphone(library=FakeSound())) as chunks:
+        ended = threading.Thread(target=lambda: list(chunks))
+        ended.start()
+        chunks.close()
+        ended.join(timeout=10)
+        assert not ended.is_alive()
+
+
+def test_a_camera_that_stops_is_an_error_for_the_reader():
+    vision = FakeVision([], fails=True)
+    with capture(Camera(library=vision)) as chunks, pytest.raises(CaptureError, match="stopped delivering"):
+        list(chunks)
+    assert vision.released
+
+
+def test_devices_that_cannot_be_opened_say_so_and_release_the_others():
+    sound = FakeSound()
+    with (
+        pytest.raises(CaptureError, match="camera 7"),
+        capture(Microphone(library=sound), Camera(device=7, library=FakeVision([], present=False))),
+    ):
+        pass
+    assert not sound.open
+    with pytest.raises(CaptureError, match="no device"), capture(Microphone(library=FakeSound(broken=True))):
+        pass
+
+
+@pytest.mark.parametrize(("source", "module"), [(Microphone(), "sounddevice"), (Camera(), "cv2")])
+def test_without_the_library_the_error_is_the_pip_command(monkeypatch, source, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'wanedge\[live\]'"), capture(source):
+        pass
