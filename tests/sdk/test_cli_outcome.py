@@ -71,10 +71,8 @@ def test_an_error_is_two_lines_and_a_code(fail_with, error: Exception, code: int
 
 
 def test_brackets_of_an_extra_survive_in_the_hint(fail_with) -> None:
-    assert (
-        "-> pip install 'wanedge[media]'"
-        in fail_with(MissingExtra("no av", hint="pip install 'wanedge[media]'")).stderr
-    )
+    result = fail_with(MissingExtra("no av", hint="pip install 'wanedge[media]'"))
+    assert "-> pip install 'wanedge[media]'" in result.stderr
 
 
 def test_debug_shows_the_traceback_too(fail_with, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +168,8 @@ def test_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert (
-        modules_after("from wanedge.cli.app import build_app; build_app([])(['--help'], standalone_mode=False)") & HEAVY
-        == set()
-    )
+    code = "from wanedge.cli.app import build_app; build_app([])(['--help'], standalone_mode=False)"
+    assert modules_after(code) & HEAVY == set()
 
 
 def test_importing_wanedge_imports_nothing_else_until_a_name_is_used() -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,8 +173,8 @@ def test_ctrl_c_leaves_nothing_half_written(mini_bundle: Bundle, tmp_path: Path)
 class Kept:
     """Stands in for Mp4Writer and keeps what it is given."""
 
-    def __init__(self, path: Path, fps: float, size: tuple[int, int], sample_rate: int) -> None:
-        self.size, self.frames, self.audio = size, [], []
+    def __init__(self, *_: object) -> None:
+        self.frames, self.audio = [], []
 
     def write(self, frames: np.ndarray, audio: np.ndarray) -> None:
         self.frames.append(frames)
@@ -248,7 +249,7 @@ def test_joining_lines_loses_no_word_and_no_order(said: list[SimpleNamespace]) -
     joined = join_lines(lines)
     assert "".join(line.text for line in joined) == "".join(line.text for line in lines)
     assert sum(line.end_ms - line.start_ms for line in joined) == sum(line.end_ms - line.start_ms for line in lines)
-    for one, other in zip(joined, joined[1:], strict=False):
+    for one, other in pairwise(joined):
         assert one.end_ms < other.start_ms or (one.end_ms == other.start_ms and one.state != other.state)
 
 

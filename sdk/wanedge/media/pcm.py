@@ -102,4 +102,4 @@ class Resampler:
 
     @staticmethod
     def _clipped(out: Pcm) -> Pcm:
-        return out  # a band-limited step overshoots
+        return np.clip(out, -1, 1, out=out)  # a band-limited step overshoots
