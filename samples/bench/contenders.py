@@ -1,21 +1,31 @@
 """Who competes: five ways to answer the same units with the same weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Protocol
 
-from samples.bench.meter import Meter, Ran, metered
+import numpy as np
+
+from samples.bench.growing import GrowingExecutable
+from samples.bench.meter import Ran, metered
+from wanedge.bundle import Bundle
 from wanedge.cli.timing import made_up_user
 from wanedge.model import Model
 from wanedge.session import Session
 from wanedge.streaming import Streamer
 from wanedge.units import AgentUnit, UserUnit
+from wanedge_export.model import ReferenceModel
+from wanedge_export.torch_runtime import torch_model
 from wanedge_runtimes.errors import WanEdgeError
+from wanedge_runtimes.runtime import RuntimeOptions
 
 WORLD = "A bright lobby. The guide is friendly."
 PULL_TIMEOUT_S = 120.0  # the slowest unit of a loaded machine; longer than that is a hang
+# Relative. Float32 sums in another order differ by 1e-6; other weights differ by about 1.
+SAME_AUDIO = 1e-3
 _LAST_OF_ANSWER = "video_decoder"  # the graph run after which a unit is ready to be emitted
 
 
@@ -25,7 +35,7 @@ class BenchError(WanEdgeError):
 
 @dataclass(frozen=True)
 class UnitTime:
-    """One unit. wall_ms: answer and clean pass. graph_ms: of it, inside graph runs. latency_ms: until it was decoded."""
+    """One unit. wall_ms: answer and clean pass. graph_ms: of that, in graph runs. latency_ms: until it was decoded."""
 
     index: int
     wall_ms: float
@@ -58,13 +68,14 @@ class SessionWay:
         self._session = Session.open(measured, world=WORLD)
 
     def run(self, users: Sequence[UserUnit]) -> list[UnitTime]:
-        moments, marks, units = [perf_counter_ns()], [len(self._meter.ran)], list[AgentUnit]()
+        moments, units = [perf_counter_ns()], list[AgentUnit]()
         for user in users:
             self._session.push(audio=user.audio, video=user.frames, text=user.text or None)
             units.append(self._pull())
             moments.append(perf_counter_ns())
+        marks, times = [0], list[UnitTime]()
+        for _ in units:
             marks.append(self._answered(marks[-1]))
-        times = []
         for unit, moment, mark in zip(units, pairwise(moments), pairwise(marks), strict=True):
             ran = tuple(self._meter.ran[slice(*mark)])
             graph_ms = sum(run.elapsed_ns for run in ran) / 1e6
@@ -119,13 +130,14 @@ class StreamerWay:
 class BareWay:
     """The same graph runs in the same order on the same memory, without the Streamer's work around them.
 
-    A streamer runs until every ring is full, the calls of its last unit are kept, and these are run again and again:
-    no masks, positions, sampling, noise, solver or copies. What it computes is meaningless, what it costs is not.
+    The calls of one unit of a streamer are kept and run again and again: no masks, positions, sampling, noise, solver
+    or copies of results. What that computes is meaningless; what it costs is not, for a graph's work is the same
+    whatever its tensors hold.
     """
 
     name = "bare"
 
-    def __init__(self, model: Model, meter: Meter | None = None) -> None:
+    def __init__(self, model: Model) -> None:
         measured, log = metered(model)
         streamer = Streamer(measured, WORLD)
         for index in range(2):  # the second has a clean pass behind it
@@ -146,3 +158,35 @@ class BareWay:
 
     def close(self) -> None:
         self._calls.clear()
+
+
+def contenders(
+    bundle: Bundle, reference: ReferenceModel, folder: Path, options: RuntimeOptions, compiled: bool
+) -> tuple[Model, list[Contender]]:
+    """The bundle's model, and all ways to run it. compiled: with torch.compile, which takes minutes to warm up.
+
+    Raises BenchError when torch and the bundle do not answer alike: their weights then differ.
+    """
+    model = Model.load(bundle, "onnxruntime", options=options)
+    eager = torch_model(reference, model.tokenizer)
+    require_same_answers(model, eager)
+    backbone = GrowingExecutable(*bundle.graph("backbone", model.variant), folder, options)
+    growing = replace(model, graphs={**model.graphs, "backbone": backbone})
+    ways: list[Contender] = [SessionWay(model), BareWay(model), StreamerWay("torch_eager", eager)]
+    if compiled:
+        ways.append(StreamerWay("torch_compile", torch_model(reference, model.tokenizer, compiled=True)))
+    return model, [*ways, StreamerWay("growing", growing)]
+
+
+def require_same_answers(ours: Model, theirs: Model, units: int = 3) -> None:
+    """Raises BenchError unless both models give the same audio for the first units, to float32's rounding."""
+    streams = [Streamer(model, WORLD) for model in (ours, theirs)]
+    for index in range(units):
+        user = made_up_user(ours.config, index, seed=0)
+        a, b = (stream.step(user).audio for stream in streams)
+        difference = float(np.abs(a - b).max() / np.abs(a).max())
+        if not difference <= SAME_AUDIO:
+            raise BenchError(
+                f"in unit {index} the bundle's audio and torch's differ by {difference:.1e} of the largest sample",
+                hint="give the weights that the bundle was exported from: --weights model.safetensors",
+            )

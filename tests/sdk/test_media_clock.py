@@ -143,6 +143,14 @@ def test_a_refused_push_takes_neither_audio_nor_video_nor_text():
     assert unit.text == ""
 
 
+def test_jitter_does_not_add_up_to_a_way_back():
+    assembler = MediaAssembler(TINY)
+    assembler.push_video(picture(0), timestamp=5.000)
+    assembler.push_video(picture(1), timestamp=4.970)
+    with pytest.raises(TimestampError):
+        assembler.push_video(picture(2), timestamp=4.940)
+
+
 def test_after_resync_media_goes_on_without_a_gap():
     assembler = MediaAssembler(TINY)
     assembler.push(audio=tone(160), video=np.stack([picture(1)] * 4), timestamp=10.0)

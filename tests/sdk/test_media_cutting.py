@@ -148,10 +148,10 @@ def test_pushing_sample_by_sample_is_pushing_at_once(rate):
 def test_a_pushed_buffer_may_be_reused_at_once():
     assembler, expected = MediaAssembler(TINY), MediaAssembler(TINY)
     size = (TINY.user_video.height, TINY.user_video.width, 3)
-    buffer, pcm = np.empty(size, np.uint8), np.empty(640, np.float32)
+    buffer, pcm = np.empty(size, np.uint8), np.empty(1_600, np.float32)
     for number in range(8):
         buffer[:], pcm[:] = number, number / 10
-        assembler.push(audio=pcm, video=buffer)
-        expected.push(audio=pcm.copy(), video=buffer.copy())
+        assembler.push(audio=pcm, video=buffer, video_rate=10)  # frames are held over a push
+        expected.push(audio=pcm.copy(), video=buffer.copy(), video_rate=10)
         buffer[:], pcm[:] = 255, 0
     same_units(assembler.finish(), expected.finish())

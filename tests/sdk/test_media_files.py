@@ -196,6 +196,12 @@ def test_frames_and_audio_of_another_shape_are_refused(tmp_path):
         out.write(np.zeros((1, 96, 160, 3), np.uint8), sweep(0.04))
 
 
+def test_a_file_without_anything_written_is_an_error_and_no_file(tmp_path):
+    with pytest.raises(MediaFileError, match="empty"), Mp4Writer(tmp_path / "reply.mp4", FPS, (96, 160), RATE):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_does_not_exist_is_an_error_with_the_path(tmp_path):
     with pytest.raises(MediaFileError, match="nowhere"):
         Mp4Writer(tmp_path / "nowhere" / "reply.mp4", FPS, (96, 160), RATE)

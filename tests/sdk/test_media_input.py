@@ -125,6 +125,13 @@ def test_a_unit_is_complete_fifteen_milliseconds_after_its_end_at_the_latest(rat
     assert (pushed_ms - 160 * np.arange(1, len(pushed_ms) + 1)).max() <= 15
 
 
+@pytest.mark.parametrize("samples", [7_057, 7_058])  # 2560.4 and 2560.7 of the model's samples; a unit has 2560
+def test_a_fraction_of_a_sample_opens_no_unit(samples):
+    assembler = MediaAssembler(TINY)
+    assembler.push_audio(np.ones(samples, np.int16), 44_100)
+    assert len(assembler.finish()) == 1
+
+
 def test_int16_and_float32_of_the_same_sound_are_the_same_and_stereo_is_averaged():
     pcm = np.random.default_rng(1).integers(-32_768, 32_768, (2_560, 2), dtype=np.int16)
     as_float, as_int = MediaAssembler(TINY), MediaAssembler(TINY)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    app.command("verify", epilog="Example: [bold]wanedge verify kiosk.wanedge --key public.pem[/bold]")(verify)
+    app.command("verify", epilog="Example: [bold]wanedge verify kiosk.wanedge[/bold]")(verify)
 
 
 def verify(

@@ -100,8 +100,10 @@ class Mp4Writer:
                 self._container.mux(self._audio.encode(self._audio_frame(audio)))
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and give it its name. Raises MediaFileError, also when nothing was written."""
         try:
+            if not self._frames and not self._samples:
+                raise MediaFileError(f"{self.path} would be empty", hint="write frames or audio before closing")
             with self._file_errors():
                 for stream in (self._video, self._audio):
                     self._container.mux(stream.encode(None))
