@@ -28,8 +28,9 @@ def mini_bundle(mini_model: ReferenceModel) -> Bundle:
     path = ROOT / "out" / "tests" / f"mini-{_sources_digest()}"
     if path.exists() and verify(path).ok:
         return Bundle.open(path)
+    # Another test run may have made it meanwhile; replacing it by an equal one is harmless.
     return export_bundle(
-        mini_model, path, profiles=("portable", "decomposed"), note="seeded, for tests", overwrite=path.exists()
+        mini_model, path, profiles=("portable", "decomposed"), note="seeded, for tests", overwrite=True
     )
 
 

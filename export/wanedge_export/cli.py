@@ -8,7 +8,6 @@ import typer
 from wanedge.cli.console import amount, print_json, stderr
 from wanedge.cli.options import JsonOption
 from wanedge.cli.outcome import require_file
-from wanedge.config import PRESETS
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import Profile
 
@@ -24,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    preset: Annotated[str, typer.Argument(help=f"Model configuration: {', '.join(PRESETS)}.")],
+    preset: Annotated[str, typer.Argument(help="Model configuration, such as tiny; a wrong name lists them all.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle to write: a folder.")],
     weights: Annotated[
         Path | None, typer.Option("--weights", help="Safetensors file; without it the weights are random.")
@@ -46,6 +45,8 @@ def export(
     Each graph is checked before the bundle appears: standard operators only, every state an input and an output,
     and the same numbers as torch over several steps.
     """
+    from wanedge.config import PRESETS
+
     if preset not in PRESETS:
         raise InputError(f"there is no preset '{preset}'", hint=f"choose one of: {', '.join(PRESETS)}")
     if weights is not None:

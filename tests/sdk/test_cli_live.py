@@ -1,5 +1,7 @@
 """Loudspeaker and window of `wanedge run --live`, with devices that are made of Python."""
 
+import signal
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -94,7 +96,7 @@ def test_an_opencv_without_windows_is_a_clear_error() -> None:
 
 
 def test_devices_need_the_live_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtra) as caught:
         Window()
     assert caught.value.hint == "pip install 'wanedge[live]'"
@@ -137,11 +139,27 @@ def captured(session: Session, units: int, gap_after: int | None = None) -> Iter
 
 
 def test_ctrl_c_ends_a_live_conversation_and_everything_is_answered(session: Session) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
     def interrupted() -> Iterator[MediaChunk]:
-        yield from captured(session, 3)
-        raise KeyboardInterrupt
+        for number, chunk in enumerate(captured(session, 1000)):
+            if number == 6:  # two chunks a unit
+                signal.raise_signal(signal.SIGINT)
+            yield chunk
 
     assert [unit.index for unit in converse_live(session, interrupted(), None)] == [0, 1, 2]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_interrupts_a_live_conversation(session: Session) -> None:
+    def impatient() -> Iterator[MediaChunk]:
+        for chunk in captured(session, 1000):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            yield chunk
+
+    with pytest.raises(KeyboardInterrupt):
+        list(converse_live(session, impatient(), None))
 
 
 def test_the_time_limit_ends_a_live_conversation(session: Session) -> None:

@@ -125,10 +125,10 @@ def test_a_unit_is_complete_fifteen_milliseconds_after_its_end_at_the_latest(rat
     assert (pushed_ms - 160 * np.arange(1, len(pushed_ms) + 1)).max() <= 15
 
 
-@pytest.mark.parametrize("samples", [7_057, 7_058])  # 2560.4 and 2560.7 of the model's samples; a unit has 2560
-def test_a_fraction_of_a_sample_opens_no_unit(samples):
-    assembler = MediaAssembler(TINY)
-    assembler.push_audio(np.ones(samples, np.int16), 44_100)
+@pytest.mark.parametrize(("samples", "rate"), [(7_057, 44_100), (5_972, 37_313)])
+def test_a_fraction_of_a_sample_opens_no_unit(samples, rate):
+    assembler = MediaAssembler(TINY)  # 2560.4 and 2560.8 of the model's samples; a unit has 2560
+    assembler.push_audio(np.ones(samples, np.int16), rate)
     assert len(assembler.finish()) == 1
 
 

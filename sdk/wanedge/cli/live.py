@@ -1,9 +1,10 @@
 """`wanedge run --live`: microphone and camera in, loudspeaker and window out."""
 
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Event, Lock
 from time import monotonic
 from typing import Any
 
@@ -24,9 +25,9 @@ _WITHOUT_DEVICES = "without a screen and a loudspeaker: wanedge run BUNDLE --liv
 def converse_live(session: Session, chunks: Iterable[MediaChunk], seconds: float | None) -> Iterator[AgentUnit]:
     """Push chunks as they are captured and yield agent units as they come.
 
-    Ends after `seconds`, or at Ctrl-C; what was said until then is still answered.
+    Ends after `seconds`, or at the first Ctrl-C; what was said until then is still answered.
     """
-    for chunk in _until_interrupted(chunks, seconds):
+    for chunk in _until_asked_to_stop(chunks, seconds):
         try:
             push(session, chunk)
         except TimestampError:  # the machine slept, or a device stood still: go on from here
@@ -40,16 +41,29 @@ def converse_live(session: Session, chunks: Iterable[MediaChunk], seconds: float
         yield from session.pull(PATIENCE_S)
 
 
-def _until_interrupted(chunks: Iterable[MediaChunk], seconds: float | None) -> Iterator[MediaChunk]:
-    """Only waiting for a chunk may be interrupted here; Ctrl-C at any other moment passes through."""
+def _until_asked_to_stop(chunks: Iterable[MediaChunk], seconds: float | None) -> Iterator[MediaChunk]:
     end = None if seconds is None else monotonic() + seconds
-    captured = iter(chunks)
-    while end is None or monotonic() < end:
-        try:
-            chunk = next(captured)
-        except (KeyboardInterrupt, StopIteration):
-            return
-        yield chunk
+    with _first_ctrl_c() as asked:
+        for chunk in chunks:
+            if asked.is_set() or (end is not None and monotonic() >= end):
+                return
+            yield chunk
+
+
+@contextmanager
+def _first_ctrl_c() -> Iterator[Event]:
+    """Set at the first Ctrl-C, wherever it strikes; the second one is an interruption as ever."""
+    asked, before = Event(), signal.getsignal(signal.SIGINT)
+
+    def ask(_signal: int, _frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Speaker:

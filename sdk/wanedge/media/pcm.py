@@ -94,7 +94,10 @@ class Resampler:
         return out
 
     def finish(self) -> Pcm:
-        """The rest: afterwards as many whole samples are out as the input lasted. Not to be fed again."""
+        """The rest. Altogether no more samples come out than the input lasted, and at most one less.
+
+        soxr itself rounds either way; one more could open a unit for nothing. Not to be fed again.
+        """
         left = self.consumed * self.target // self.rate - self.produced
         if self._stream is None:
             return np.empty(0, np.float32)
