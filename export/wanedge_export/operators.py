@@ -1,6 +1,6 @@
 """The few operators whose ONNX form matters more than their torch form.
 
-Each has three faces: eager torch, the portable profile (opset 24: TensorScatter, Attention), and the decomposed
+Each has three faces: eager torch, the portable profile (opset 24: TensorScatter, Attention, ...), and the decomposed
 profile (opset <= 20: ScatterElements, MatMul, Softmax) for TensorRT versions that lack those operators. The exporter
 chooses with `exporting(profile)`; a module just calls the function.
 """
@@ -31,13 +31,27 @@ def exporting(profile: Profile) -> Iterator[None]:
         _profile.reset(token)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch.compile would stop here
+def _target() -> Profile | None:
+    return _profile.get()
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in Qwen3's half-split form (ONNX RotaryEmbedding-23). x: [1, H, S, Dh]. cos, sin: [1, S, Dh / 2]."""
+    if _target() == "portable":
+        return torch.onnx.ops.symbolic("RotaryEmbedding", (x, cos, sin), dtype=x.dtype, shape=x.shape, version=23)
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
 def cache_write(past: Tensor, update: Tensor, write_index: Tensor) -> Tensor:
     """Write new tokens into a cache along its sequence axis (ONNX TensorScatter-24, linear).
 
     past: [1, Hkv, C, Dh]. update: [1, Hkv, S, Dh]. write_index: int64 [1], write_index + S <= C.
     Returns the present cache [1, Hkv, C, Dh]; in eager inference it is `past` itself, written in place.
     """
-    profile = _profile.get()
+    profile = _target()
     if profile == "portable":
         return torch.onnx.ops.symbolic(
             "TensorScatter",
@@ -62,7 +76,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor
     query: [1, H, S, Dh]. key, value: [1, Hkv, C, Dh]. mask: bool [1, 1, S, C], True where visible; a row without a
     visible slot gives NaN in some runtimes, so there is always one. Returns [1, H, S, Dh].
     """
-    profile = _profile.get()
+    profile = _target()
     if profile == "portable":
         return torch.onnx.ops.symbolic(
             "Attention", (query, key, value, mask), dtype=query.dtype, shape=query.shape, version=24
@@ -79,7 +93,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor
 
 def tied_linear(x: Tensor, weight: Tensor) -> Tensor:
     """x [1, S, D] times an embedding table [V, D] -> [1, S, V] (ONNX Gemm with transB, so the table is stored once)."""
-    if _profile.get() is None:
+    if _target() is None:
         return F.linear(x, weight)
     flat = x.reshape(x.shape[1], x.shape[2])
     shape = (x.shape[1], weight.shape[0])

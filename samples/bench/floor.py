@@ -19,7 +19,8 @@ _FLOAT_BYTES = 4
 class Cost:
     """Of one graph run. flops: of matrix products, convolutions and attention; what is left out is a few percent.
 
-    moved: bytes of weights, inputs and outputs, each once. A cache that is written in place counts as an input only.
+    moved: bytes of weights, inputs and outputs, each once. A cache that is written in place counts as an input only,
+    a table from which rows are gathered not at all.
     """
 
     flops: float
@@ -53,7 +54,8 @@ def graph_cost(graph: Path, tokens: int) -> Cost:
     shapes |= {t.name: list(t.dims) for t in model.graph.initializer}
     flops = sum(_FLOPS[node.op_type](node, shapes) for node in model.graph.node if node.op_type in _FLOPS)
     written = {node.output[0] for node in model.graph.node if node.op_type == "TensorScatter"}
-    touched = [t.name for t in model.graph.initializer] + [v.name for v in model.graph.input]
+    whole = {name for node in model.graph.node if node.op_type != "Gather" for name in node.input}
+    touched = [t.name for t in model.graph.initializer if t.name in whole] + [v.name for v in model.graph.input]
     touched += [v.name for v in model.graph.output if v.name not in written]
     return Cost(float(flops), float(sum(prod(shapes[name]) for name in touched) * _FLOAT_BYTES))
 

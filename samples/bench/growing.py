@@ -60,6 +60,7 @@ class GrowingState:
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
         self._ort = import_onnxruntime()
+        self._place: tuple[int, int] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -95,7 +96,7 @@ class GrowingState:
     def _adopt(self, tensors: Mapping[str, Array]) -> None:
         values = self._ort.OrtValue.ortvalue_from_numpy
         self.before = self.after = {name: values(np.ascontiguousarray(array)) for name, array in tensors.items()}
-        self._place: tuple[int, int] | None = None
+        self._place = None
 
 
 class GrowingCall:

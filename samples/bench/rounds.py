@@ -12,6 +12,7 @@ from samples.bench.contenders import Contender, UnitTime
 from wanedge.cli.timing import made_up_user
 from wanedge.config import ModelConfig
 from wanedge.figures import Interval, bootstrap
+from wanedge.units import UserUnit
 
 Round = dict[str, list[UnitTime]]
 Advance = Callable[[str], None]
@@ -86,7 +87,7 @@ def run_rounds(
     return timings
 
 
-def _blocks(config: ModelConfig, units: int, block: int, seed: int) -> Iterator[list]:
+def _blocks(config: ModelConfig, units: int, block: int, seed: int) -> Iterator[list[UserUnit]]:
     for first in range(0, units - block + 1, block):
         yield [made_up_user(config, index, seed) for index in range(first, first + block)]
 

@@ -88,9 +88,9 @@ def test_attention_depends_on_relative_position_only_even_after_a_week(unit: int
 
     def score(at: int) -> float:
         def turn(x: np.ndarray, position: int) -> np.ndarray:
-            cos, sin = (t[0, 0, 0].astype(np.float64) for t in rope(np.full((1, 3), float(position))))
-            half = config.head_dim // 2
-            return x * cos + np.concatenate([-x[half:], x[:half]]) * sin
+            cos, sin = (t[0, 0].astype(np.float64) for t in rope(np.full((1, 3), float(position))))
+            first, second = np.split(x, 2)
+            return np.concatenate([first * cos - second * sin, second * cos + first * sin])
 
         return float(turn(query, at + apart) @ turn(key, at))
 
@@ -103,5 +103,5 @@ def test_every_axis_of_rope_gets_high_and_low_frequencies() -> None:
         moved = np.zeros((1, 3))
         moved[0, axis] = 1.0
         cos, _ = Rope(config)(moved)
-        turned = 1 - cos[0, 0, 0, : config.head_dim // 2]
+        turned = 1 - cos[0, 0]
         assert turned.max() > 0.1, "a step of one row must turn some pair visibly"

@@ -181,8 +181,8 @@ class AudioEncoder(nn.Module):
             opset=24,
             inputs=(
                 TensorSpec(name="pcm", dtype="float32", shape=(1, self.config.samples)),
-                TensorSpec(name="cos", dtype="float32", shape=(1, 1, tokens, self.backbone.head_dim)),
-                TensorSpec(name="sin", dtype="float32", shape=(1, 1, tokens, self.backbone.head_dim)),
+                TensorSpec(name="cos", dtype="float32", shape=(1, tokens, self.backbone.head_dim // 2)),
+                TensorSpec(name="sin", dtype="float32", shape=(1, tokens, self.backbone.head_dim // 2)),
                 TensorSpec(name="mask", dtype="bool", shape=(1, 1, tokens, self.ring.capacity)),
                 TensorSpec(name="write_index", dtype="int64", shape=(1,)),
             ),

@@ -54,8 +54,8 @@ class Backbone(nn.Module):
             opset=24,
             inputs=(
                 TensorSpec(name="embeddings", dtype="float32", shape=(1, "S", b.width)),
-                TensorSpec(name="cos", dtype="float32", shape=(1, 1, "S", b.head_dim)),
-                TensorSpec(name="sin", dtype="float32", shape=(1, 1, "S", b.head_dim)),
+                TensorSpec(name="cos", dtype="float32", shape=(1, "S", b.head_dim // 2)),
+                TensorSpec(name="sin", dtype="float32", shape=(1, "S", b.head_dim // 2)),
                 *per_window,
             ),
             outputs=(TensorSpec(name="hidden", dtype="float32", shape=(1, "S", b.width)),),

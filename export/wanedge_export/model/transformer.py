@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wanedge.config import BackboneConfig
-from wanedge_export.operators import attention, cache_write
+from wanedge_export.operators import attention, cache_write, rotary
 from wanedge_runtimes.spec import StateSpec
 
 
@@ -19,12 +19,6 @@ class RMSNorm(nn.RMSNorm):
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps=eps)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RoPE in the half-split form of Qwen3: x [1, H, S, Dh], cos and sin [1, 1, S, Dh]."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 class Attention(nn.Module):
@@ -55,7 +49,7 @@ class Attention(nn.Module):
         query = self.q_norm(self.q_proj(x).view(1, tokens, c.heads, c.head_dim)).transpose(1, 2)
         key = self.k_norm(self.k_proj(x).view(1, tokens, c.kv_heads, c.head_dim)).transpose(1, 2)
         value = self.v_proj(x).view(1, tokens, c.kv_heads, c.head_dim).transpose(1, 2)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key = rotary(query, cos, sin), rotary(key, cos, sin)
         if past_key is not None and past_value is not None and write_index is not None:
             key = cache_write(past_key, key, write_index)
             value = cache_write(past_value, value, write_index)
@@ -121,9 +115,8 @@ def cache_states(config: BackboneConfig, capacities: Sequence[int]) -> tuple[Sta
 def attention_inputs(
     config: BackboneConfig, tokens: int, capacity: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random but valid cos, sin [1, 1, S, Dh], mask [1, 1, S, C] and write index [1]."""
-    angle = torch.rand(1, 1, tokens, config.head_dim // 2, generator=generator) * 6.28
-    angle = torch.cat([angle, angle], dim=-1)
+    """Random but valid cos, sin [1, S, Dh / 2], mask [1, 1, S, C] and write index [1]."""
+    angle = torch.rand(1, tokens, config.head_dim // 2, generator=generator) * 6.28
     write_index = torch.randint(0, capacity - tokens + 1, (1,), generator=generator)
     mask = torch.rand(1, 1, tokens, capacity, generator=generator) < 0.5
     own = torch.arange(tokens)

@@ -78,7 +78,7 @@ class BackboneCache:
         if unit != self._rope_unit:  # once for the four or more blocks of a unit
             self._cos, self._sin = self._rope(self.layout.positions(unit))
             self._rope_unit = unit
-        inputs["cos"][:], inputs["sin"][:] = self._cos[:, :, slots], self._sin[:, :, slots]
+        inputs["cos"][:], inputs["sin"][:] = self._cos[:, slots], self._sin[:, slots]
         thinking = slots.stop <= self.layout.thought.stop
         hidden_yet = self.layout.media if thinking and self.config.thinker_lag else None
         for name, ring in self.rings.items():

@@ -1,0 +1,202 @@
+"""Drawing many frames at once: shapes are signed distances on a small grid, edges are exact to a fraction of a pixel.
+
+A supersampled bitmap would move in steps of its own grid; a distance moves as smoothly as its parameters, and costs the
+pixels of the part it belongs to only. All shapes of a part share one patch, and several frames share every numpy call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float32]
+Colour = tuple[float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in a pose's units
+
+FRAMES_AT_ONCE = 8  # more save calls, but a moving part's patch then covers more empty ground
+EDGE_PX = 1.0  # an edge is this wide: the footprint of one pixel
+TINY = 1e-6
+
+
+def column(value: ArrayLike) -> Array:
+    """A number, or one number a frame [T], in the shape that meets a patch's grid: [T or 1, 1, 1]."""
+    return np.asarray(value, np.float32).reshape(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a part's own coordinates lie in the picture, frame by frame.
+
+    x, y: [T], the part's origin in pixels. scale: [T], pixels per unit. angle: [T], radians, clockwise as seen.
+    """
+
+    x: Array
+    y: Array
+    scale: Array
+    angle: Array
+
+    @classmethod
+    def of(cls, frames: int, x: ArrayLike, y: ArrayLike, scale: ArrayLike = 1.0, angle: ArrayLike = 0.0) -> Pose:
+        """A pose from numbers or tracks."""
+
+        def track(value: ArrayLike) -> Array:
+            return np.ascontiguousarray(np.broadcast_to(np.asarray(value, np.float32), (frames,)))
+
+        return cls(track(x), track(y), track(scale), track(angle))
+
+    def at(self, x: ArrayLike, y: ArrayLike, angle: ArrayLike = 0.0) -> Pose:
+        """The pose of a part whose origin is (x, y) in this one's units, turned by `angle`."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        right, down = np.asarray(x, np.float32), np.asarray(y, np.float32)
+        return Pose.of(
+            len(self.x),
+            self.x + self.scale * (cos * right - sin * down),
+            self.y + self.scale * (sin * right + cos * down),
+            self.scale,
+            self.angle + np.asarray(angle, np.float32),
+        )
+
+
+class Canvas:
+    """Float planes [3, T, H, W], 0 to 255, that patches paint on."""
+
+    def __init__(self, background: Array, frames: int, soft_px: float = 0.0) -> None:
+        """background: [3, H, W] or [3, T, H, W]. soft_px: blur of every edge, as an unsharp camera has."""
+        height, width = background.shape[-2:]
+        self.planes: Array = np.empty((3, frames, height, width), np.float32)
+        self.planes[:] = background if background.ndim == 4 else background[:, None]
+        self.edge_px = EDGE_PX + soft_px
+
+    def patch(self, pose: Pose, box: Box) -> Patch:
+        """The pixels that `box`, in the pose's units, can touch in any frame."""
+        return Patch(self, pose, box)
+
+    def frames(self) -> NDArray[np.uint8]:
+        """uint8 [T, H, W, 3]."""
+        whole = np.empty((*self.planes.shape[1:], 3), np.uint8)
+        rounded = np.clip(self.planes + np.float32(0.5), 0, 255)
+        for channel in range(3):
+            whole[..., channel] = rounded[channel]
+        return whole
+
+
+class Patch:
+    """A grid of pixel centres in a part's own units, and the shapes that can be painted on it.
+
+    Shapes return signed distances [T, h, w] in the part's units, negative inside. Intersect them with np.maximum, join
+    them with np.minimum, subtract with np.maximum(a, -b).
+    """
+
+    def __init__(self, canvas: Canvas, pose: Pose, box: Box) -> None:
+        height, width = canvas.planes.shape[2:]
+        left, top, right, bottom = _pixels(pose, box, canvas.edge_px, height, width)
+        self._planes = canvas.planes[:, :, top:bottom, left:right]
+        self._edge_px = canvas.edge_px
+        self._scale = column(pose.scale)
+        across = np.arange(left, right, dtype=np.float32) + np.float32(0.5) - pose.x[:, None]
+        down = np.arange(top, bottom, dtype=np.float32) + np.float32(0.5) - pose.y[:, None]
+        cos, sin = (np.cos(pose.angle) / pose.scale)[:, None], (np.sin(pose.angle) / pose.scale)[:, None]
+        self.u: Array = (across * cos)[:, None, :] + (down * sin)[:, :, None]
+        self.v: Array = (across * -sin)[:, None, :] + (down * cos)[:, :, None]
+
+    def fill(self, distance: Array, colour: Colour | Array, opacity: ArrayLike = 1.0, soft: float = 0.0) -> None:
+        """Paint where `distance` is negative. colour: one, or [3, T]. soft: width of the edge in the part's units."""
+        alpha = distance * (-self._scale / (self._edge_px + soft * self._scale))
+        alpha += np.float32(0.5)
+        np.clip(alpha, 0, 1, out=alpha)
+        strength = column(opacity)
+        if strength.size > 1 or strength[0, 0, 0] != 1:
+            alpha *= strength
+        colours = np.asarray(colour, np.float32)
+        for channel in range(3):
+            plane = self._planes[channel]
+            toward = column(colours[channel]) - plane
+            toward *= alpha
+            plane += toward
+
+    def ellipse(self, x: ArrayLike, y: ArrayLike, rx: ArrayLike, ry: ArrayLike) -> Array:
+        """Exact on its edge; its slope there is one."""
+        rx, ry = column(rx), column(ry)
+        a, b = (self.u - column(x)) / rx, (self.v - column(y)) / ry
+        value = a * a
+        value += b * b
+        value -= 1
+        a /= rx
+        b /= ry
+        a *= a
+        b *= b
+        a += b
+        np.sqrt(a, out=a)
+        a += np.float32(TINY)
+        value /= a
+        value *= np.float32(0.5)
+        return value
+
+    def capsule(
+        self, x0: ArrayLike, y0: ArrayLike, r0: ArrayLike, x1: ArrayLike, y1: ArrayLike, r1: ArrayLike
+    ) -> Array:
+        """A limb from (x0, y0) to (x1, y1), as thick as r0 at one end and r1 at the other."""
+        x0, y0, r0 = column(x0), column(y0), column(r0)
+        dx, dy = column(x1) - x0, column(y1) - y0
+        a, b = self.u - x0, self.v - y0
+        along = a * dx + b * dy
+        along /= dx * dx + dy * dy + np.float32(TINY)
+        np.clip(along, 0, 1, out=along)
+        a -= along * dx
+        b -= along * dy
+        a *= a
+        b *= b
+        a += b
+        np.sqrt(a, out=a)
+        a -= r0 + along * (column(r1) - r0)
+        return a
+
+    def rectangle(self, x: ArrayLike, y: ArrayLike, rx: ArrayLike, ry: ArrayLike, corner: float = 0.0) -> Array:
+        """Half sizes rx and ry; corners rounded by `corner`."""
+        a = np.abs(self.u - column(x)) - (column(rx) - np.float32(corner))
+        b = np.abs(self.v - column(y)) - (column(ry) - np.float32(corner))
+        outside = np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2)
+        return outside + np.minimum(np.maximum(a, b), 0) - np.float32(corner)
+
+    def polygon(self, *corners: tuple[ArrayLike, ArrayLike]) -> Array:
+        """Convex; corners clockwise as seen. Corners may move: each coordinate is a number or [T]."""
+        distance: Array | None = None
+        for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+            left, top = column(x0), column(y0)
+            dx, dy = column(x1) - left, column(y1) - top
+            length = np.sqrt(dx * dx + dy * dy) + np.float32(TINY)
+            side = (self.u - left) * (dy / length) - (self.v - top) * (dx / length)
+            distance = side if distance is None else np.maximum(distance, side, out=distance)
+        assert distance is not None
+        return distance
+
+    def lens(self, x: ArrayLike, y: ArrayLike, half: ArrayLike, top: ArrayLike, bottom: ArrayLike) -> Array:
+        """Between two arcs that meet at x - half and x + half; their middles are at y + top and y + bottom."""
+        half = column(half)
+        t = (self.u - column(x)) / half
+        bow = 1 - t * t
+        down = self.v - column(y)
+        above, below = column(top), column(bottom)
+        upper = (bow * above - down) / np.sqrt(1 + (2 * above / half * t) ** 2)
+        lower = (down - bow * below) / np.sqrt(1 + (2 * below / half * t) ** 2)
+        return np.maximum(upper, lower)
+
+    def arc(self, x: ArrayLike, y: ArrayLike, half: ArrayLike, bow: ArrayLike, thick: ArrayLike) -> Array:
+        """A stroke along the arc from x - half to x + half whose middle is at y + bow; it thins towards its ends."""
+        half, bow = column(half), column(bow)
+        t = (self.u - column(x)) / half
+        rest = 1 - t * t
+        off = np.abs(self.v - column(y) - bow * rest) / np.sqrt(1 + (2 * bow / half * t) ** 2)
+        body = off - column(thick) * np.float32(0.5) * np.clip(rest + np.float32(0.35), 0, 1)
+        return np.maximum(body, (np.abs(t) - 1) * half)
+
+
+def _pixels(pose: Pose, box: Box, edge_px: float, height: int, width: int) -> tuple[int, int, int, int]:
+    corners = [pose.at(x, y) for x in (box[0], box[2]) for y in (box[1], box[3])]
+    xs, ys = np.stack([c.x for c in corners]), np.stack([c.y for c in corners])
+    left, right = int(np.floor(xs.min() - edge_px)), int(np.ceil(xs.max() + edge_px))
+    top, bottom = int(np.floor(ys.min() - edge_px)), int(np.ceil(ys.max() + edge_px))
+    left, top = min(max(left, 0), width), min(max(top, 0), height)
+    return left, top, min(max(right, left), width), min(max(bottom, top), height)
