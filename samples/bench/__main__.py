@@ -18,6 +18,7 @@ from samples.bench.children import installed_bytes, open_seconds, run_long
 from samples.bench.contenders import contenders
 from samples.bench.floor import measured_rates, unit_costs
 from samples.bench.longrun import LongRun
+from samples.bench.paced import paced_latencies_ms
 from samples.bench.plot import draw
 from samples.bench.rounds import Timings, run_rounds
 from wanedge.bundle import Bundle, BundleError
@@ -44,6 +45,7 @@ def bench(
     weights: Annotated[Path | None, typer.Option(help="What it was exported from; default: seed 0.")] = None,
     units: Annotated[int, typer.Option(min=20, help="Units that every contender answers.")] = 600,
     block: Annotated[int, typer.Option(min=3, help="Units of one turn.")] = 10,
+    paced: Annotated[int, typer.Option(min=20, help="Units at real-time pace, for the response latency.")] = 300,
     threads: Annotated[int, typer.Option(min=0, help="For every contender; 0: one per usable core.")] = 0,
     compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="torch.compile, too.")] = True,
     long: Annotated[bool, typer.Option("--long/--no-long", help="One session to unit --late.")] = True,
@@ -59,7 +61,7 @@ def bench(
         found = _in_children(opened, progress, install)
         long_run = _long(opened, late, threads, progress) if long else None
         model, timings, floor = _race(opened, reference, out, units, block, threads, compiled, progress)
-        found |= become.answers(timings, model.config) | become.comparison(timings)
+        found |= become.answers(timings, _paced(model, paced, progress), model.config) | become.comparison(timings)
         found |= become.speed_floor(timings, floor)
         if long_run is not None:
             found |= become.long_session(long_run)
@@ -151,6 +153,11 @@ def _race(
     costs = unit_costs(work, lambda name: bundle.graph(name, model.variant)[0])
     media = UnitLayout(model.config).media
     return model, timings, become.FloorFacts(measured_rates(model.config, media.stop - media.start), costs)
+
+
+def _paced(model: Model, units: int, progress: Progress) -> list[float]:
+    task = progress.add_task("real-time pace", total=units)
+    return paced_latencies_ms(model, units, lambda: progress.advance(task))
 
 
 def _progress() -> Progress:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Protocol
@@ -35,12 +34,11 @@ class BenchError(WanEdgeError):
 
 @dataclass(frozen=True)
 class UnitTime:
-    """One unit. wall_ms: answer and clean pass. graph_ms: of that, in graph runs. latency_ms: until it was decoded."""
+    """One unit. wall_ms: answer and clean pass. graph_ms: of that, in graph runs."""
 
     index: int
     wall_ms: float
     graph_ms: float
-    latency_ms: float | None = None
     stages_ms: dict[str, float] = field(default_factory=dict)
     ran: tuple[Ran, ...] = ()
 
@@ -57,8 +55,9 @@ class Contender(Protocol):
 class SessionWay:
     """The product: push one unit of media, pull one unit, threads and queues included.
 
-    A unit lasts from one pull to the next, with the next unit pushed as soon as the last is pulled: the clean pass
-    of the unit before, which the worker does after emission, falls into it.
+    A unit lasts from one unit's frames decoded to the next one's, and the next is pushed as soon as the last is
+    pulled. So what falls into it is: emission, the clean pass of the unit before, hand-over to the puller's thread,
+    push, hand-over to the worker, and the answer.
     """
 
     name = "session"
@@ -68,20 +67,19 @@ class SessionWay:
         self._session = Session.open(measured, world=WORLD)
 
     def run(self, users: Sequence[UserUnit]) -> list[UnitTime]:
-        moments, units = [perf_counter_ns()], list[AgentUnit]()
+        started, units = perf_counter_ns(), list[AgentUnit]()
         for user in users:
             self._session.push(audio=user.audio, video=user.frames, text=user.text or None)
             units.append(self._pull())
-            moments.append(perf_counter_ns())
-        marks, times = [0], list[UnitTime]()
-        for _ in units:
-            marks.append(self._answered(marks[-1]))
-        for unit, moment, mark in zip(units, pairwise(moments), pairwise(marks), strict=True):
-            ran = tuple(self._meter.ran[slice(*mark)])
+        times, mark = list[UnitTime](), 0
+        for unit in units:
+            stop = self._answered(mark)
+            ran = tuple(self._meter.ran[mark:stop])
             graph_ms = sum(run.elapsed_ns for run in ran) / 1e6
-            wall_ms = (moment[1] - moment[0]) / 1e6
-            times.append(UnitTime(unit.index, wall_ms, graph_ms, unit.latency_ms, unit.stages_ms, ran))
-        del self._meter.ran[: marks[-1]]  # what is left is the clean pass that may still be running
+            wall_ms = (ran[-1].ended_ns - started) / 1e6
+            times.append(UnitTime(unit.index, wall_ms, graph_ms, unit.stages_ms, ran))
+            started, mark = ran[-1].ended_ns, stop
+        del self._meter.ran[:mark]  # what is left is the clean pass that may still be running
         return times
 
     def close(self) -> None:
@@ -120,7 +118,7 @@ class StreamerWay:
             self._streamer.commit()
             wall_ms = (perf_counter_ns() - started) / 1e6
             ran = tuple(self._meter.ran)
-            times.append(UnitTime(unit.index, wall_ms, self._meter.elapsed_ms, unit.latency_ms, unit.stages_ms, ran))
+            times.append(UnitTime(unit.index, wall_ms, self._meter.elapsed_ms, unit.stages_ms, ran))
         return times
 
     def close(self) -> None:
@@ -149,11 +147,11 @@ class BareWay:
     def run(self, users: Sequence[UserUnit]) -> list[UnitTime]:
         times = []
         for user in users:
-            started = perf_counter_ns()
+            started, graph_ns = perf_counter_ns(), 0
             for call in self._calls:
                 call.run()
-            wall_ms = (perf_counter_ns() - started) / 1e6
-            times.append(UnitTime(user.index, wall_ms, sum(call.elapsed_ns for call in self._calls) / 1e6))
+                graph_ns += call.elapsed_ns
+            times.append(UnitTime(user.index, (perf_counter_ns() - started) / 1e6, graph_ns / 1e6))
         return times
 
     def close(self) -> None:

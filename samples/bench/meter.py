@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from time import perf_counter_ns
+from typing import NamedTuple
 
 from wanedge.model import Model
 from wanedge_runtimes.runtime import Array, Call, Executable, State
@@ -19,12 +21,12 @@ class Work:
         return f"{self.component} x {self.tokens}" if self.tokens else self.component
 
 
-@dataclass(frozen=True)
-class Ran:
-    """One run of one call. The call can be run again outside the meter."""
+class Ran(NamedTuple):
+    """One run of one call: how long it took and when it ended. The call can be run again outside the meter."""
 
     work: Work
     elapsed_ns: int
+    ended_ns: int
     call: Call
 
 
@@ -49,7 +51,7 @@ class _MeteredCall:
     def run(self) -> None:
         self._call.run()
         self.elapsed_ns = self._call.elapsed_ns
-        self._meter.ran.append(Ran(self._work, self.elapsed_ns, self._call))
+        self._meter.ran.append(Ran(self._work, self.elapsed_ns, perf_counter_ns(), self._call))
 
 
 class _MeteredExecutable:

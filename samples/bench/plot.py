@@ -53,7 +53,7 @@ _STYLE: Any = {
 def draw(timings: Timings, long: LongRun | None, model: str, machine: str, out: Path) -> None:
     """Write `out`.png and `out`.svg."""
     with mpl.rc_context(_STYLE):
-        figure = plt.figure(figsize=(11, 8.2), layout="constrained")
+        figure: Any = plt.figure(figsize=(11, 8.2), layout="constrained")
         above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
         if long is None:
             _draw_curves(above.subplots(), timings)

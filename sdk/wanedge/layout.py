@@ -94,7 +94,11 @@ class UnitLayout:
 
     def positions(self, unit: int) -> Float64:
         """Absolute positions [S_unit, 3] of `unit`; the prefill occupies 0 .. prefill-1."""
-        return self.offsets + float(self.config.prefill + unit * self.config.unit_positions)
+        return self.offsets + self.origin(unit)
+
+    def origin(self, unit: int) -> float:
+        """Where `unit` begins on all three axes."""
+        return float(self.config.prefill + unit * self.config.unit_positions)
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,38 @@ class Rope:
         for number, pairs in ((1, config.rope_sections[1]), (2, config.rope_sections[2])):
             self._axis[number : 3 * pairs : 3] = number
 
+    def angles(self, positions: Float64) -> Float64:
+        """[n, head_dim / 2] radians."""
+        angles: Float64 = positions[:, self._axis] * self._frequency
+        return angles
+
     def __call__(self, positions: Float64) -> tuple[Float32, Float32]:
-        angle = positions[None, :, self._axis] * self._frequency
+        angle = self.angles(positions)[None]
         return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+class RopeTable:
+    """RoPE of fixed offsets [n, 3] from an origin that moves: the angles' sums, without a cosine per element.
+
+    cos(o + d) = cos o cos d - sin o sin d, in float64, so it rounds to the same float32 but for a last bit.
+    """
+
+    def __init__(self, offsets: Float64, config: BackboneConfig) -> None:
+        rope = Rope(config)
+        angle = rope.angles(offsets)  # [n, half]
+        self._cos, self._sin = np.cos(angle), np.sin(angle)
+        self._frequency = rope.angles(np.ones((1, 3)))[0]  # [half]
+        self._first, self._second = np.empty_like(angle), np.empty_like(angle)
+
+    def write(self, origin: float, cos: Float32, sin: Float32) -> None:
+        """Write cos and sin [n, half] of the offsets from `origin`, which counts on all three axes."""
+        angle = origin * self._frequency
+        c, s = np.cos(angle), np.sin(angle)
+        first, second = self._first, self._second
+        np.subtract(np.multiply(self._cos, c, out=first), np.multiply(self._sin, s, out=second), out=first)
+        cos[:] = first
+        np.add(np.multiply(self._sin, c, out=first), np.multiply(self._cos, s, out=second), out=first)
+        sin[:] = first
 
 
 def token_positions(first: int, count: int) -> Float64:

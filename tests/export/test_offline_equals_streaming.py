@@ -8,6 +8,8 @@ from tests.configs import mini
 from tests.media import user_units
 from wanedge.config import FlowConfig, ModelConfig
 from wanedge.streaming import Streamer
+from wanedge.streaming.performer import Latents
+from wanedge.streaming.sampling import Sampler
 from wanedge.text import Tokenizer
 from wanedge.units import AgentUnit
 from wanedge_export.model import ReferenceModel
@@ -50,7 +52,9 @@ def clip_of(
     config = model.config
     agents, audio, video = streamed
     users = list(user_units(config, UNITS, text=TYPED))
-    noise = [Streamer(torch_model(model, tokenizer), WORLD, seed=5)._sampler.noise(config, k) for k in range(UNITS)]
+    noise = [Latents.zeros(config) for _ in range(UNITS)]
+    for unit, latents in enumerate(noise):
+        Sampler(seed=5).noise(unit, out=latents.flat)
     state_ids = {name: token for token, name in tokenizer.states.items()}
     return Clip(
         world=torch.tensor([tokenizer.encode_world(WORLD, config.prefill)]),

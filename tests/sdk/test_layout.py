@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.configs import mini
 from wanedge.config import PRESETS
-from wanedge.layout import Ring, Rope, UnitLayout, backbone_rings
+from wanedge.layout import Ring, Rope, RopeTable, UnitLayout, backbone_rings
 
 rings = st.builds(Ring, prefill=st.integers(0, 9), slots=st.integers(1, 7), units=st.integers(1, 6))
 
@@ -105,3 +105,13 @@ def test_every_axis_of_rope_gets_high_and_low_frequencies() -> None:
         cos, _ = Rope(config)(moved)
         turned = 1 - cos[0, 0]
         assert turned.max() > 0.1, "a step of one row must turn some pair visibly"
+
+
+@given(st.integers(0, 4_000_000))
+def test_the_table_of_offsets_is_rope_at_any_origin(unit: int) -> None:
+    config = mini()
+    layout = UnitLayout(config)
+    cos, sin = np.empty((2, layout.slots, config.backbone.head_dim // 2), np.float32)
+    RopeTable(layout.offsets, config.backbone).write(layout.origin(unit), cos, sin)
+    expected = Rope(config.backbone)(layout.positions(unit))
+    np.testing.assert_allclose(np.stack([cos, sin]), np.concatenate(expected), rtol=0, atol=1e-7)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanedge.config import ModelConfig
-from wanedge.layout import Rope, UnitLayout, backbone_rings, token_positions
+from wanedge.layout import Rope, RopeTable, UnitLayout, backbone_rings, token_positions
+from wanedge.streaming.visibility import RingInputs
 from wanedge_runtimes.runtime import Array, Call, Executable
 
 KvSlice = dict[str, Array]
@@ -28,7 +29,7 @@ class GraphClock:
 
 @dataclass(frozen=True)
 class Block:
-    """A prepared backbone call for a fixed number of tokens: write `embeddings` [1, n, D], read `hidden` [1, n, D]."""
+    """A prepared backbone call for some slots of every unit: write `embeddings` [1, n, D], read `hidden` [1, n, D]."""
 
     call: Call
     embeddings: NDArray[np.float32]
@@ -49,45 +50,48 @@ class BackboneCache:
         self.state = executable.new_state()
         self._executable = executable
         self._clock = clock
-        self._rope = Rope(config.backbone)
-        self._rope_unit = -1  # the unit that the next two belong to
-        self._cos = self._sin = np.empty(0, np.float32)
+        # Positions, masks and write indices of the whole current unit; every block reads its own rows of them.
+        self._rope = RopeTable(self.layout.offsets, config.backbone)
+        self._cos, self._sin = np.zeros((2, 1, self.layout.slots, config.backbone.head_dim // 2), np.float32)
+        self._inputs = {name: RingInputs(ring, self.layout, config.thinker_lag) for name, ring in self.rings.items()}
+        self._unit = -1
 
-    def block(self, tokens: int, hidden: NDArray[np.float32] | None = None) -> Block:
-        """Prepare a call for `tokens` new tokens; `hidden` may be the next graph's input memory."""
-        bound = {} if hidden is None else {"hidden": hidden}
-        call = self._executable.prepare(self.state, {"S": tokens}, bound)
+    def block(self, slots: slice) -> Block:
+        """Prepare the call for `slots` of every unit."""
+        bound: dict[str, Array] = {"cos": self._cos[:, slots], "sin": self._sin[:, slots]}
+        for name, inputs in self._inputs.items():
+            bound[f"mask.{name}"] = inputs.mask[:, :, slots]
+            bound[f"write_index.{name}"] = inputs.write_index[slots.start : slots.start + 1]
+        call = self._executable.prepare(self.state, {"S": slots.stop - slots.start}, bound)
         return Block(call, call.inputs["embeddings"], call.outputs["hidden"])
 
     def write_prefill(self, embeddings: NDArray[np.float32]) -> None:
         """Write the world text [1, P, D] to the pinned slots; must come before the first unit."""
         length = embeddings.shape[1]
-        block = self.block(length)
-        block.embeddings[:] = embeddings
-        inputs = block.call.inputs
-        inputs["cos"][:], inputs["sin"][:] = self._rope(token_positions(0, length))
+        call = self._executable.prepare(self.state, {"S": length}, {"embeddings": embeddings})
+        call.inputs["cos"][:], call.inputs["sin"][:] = Rope(self.config.backbone)(token_positions(0, length))
         for name, ring in self.rings.items():
-            inputs[f"mask.{name}"][0, 0] = ring.visible_prefill(length)
-            inputs[f"write_index.{name}"][0] = 0
-        self._clock.run(block.call)
+            call.inputs[f"mask.{name}"][0, 0] = ring.visible_prefill(length)
+            call.inputs[f"write_index.{name}"][0] = 0
+        self._clock.run(call)
         self.prefill_length = length
 
-    def aim(self, block: Block, unit: int, slots: slice) -> None:
-        """Point a block at `slots` of `unit`: positions, masks and write index for the runs that follow."""
-        inputs = block.call.inputs
-        if unit != self._rope_unit:  # once for the four or more blocks of a unit
-            self._cos, self._sin = self._rope(self.layout.positions(unit))
-            self._rope_unit = unit
-        inputs["cos"][:], inputs["sin"][:] = self._cos[:, slots], self._sin[:, slots]
-        thinking = slots.stop <= self.layout.thought.stop
-        hidden_yet = self.layout.media if thinking and self.config.thinker_lag else None
-        for name, ring in self.rings.items():
-            inputs[f"mask.{name}"][0, 0] = ring.visible(unit, slots.stop, self.prefill_length, hidden_yet)
-            inputs[f"write_index.{name}"][0] = ring.place(unit, slots).start
+    def begin(self, unit: int) -> None:
+        """Point every block at `unit`. Does nothing when that is done already."""
+        if unit == self._unit:
+            return
+        self._rope.write(self.layout.origin(unit), self._cos[0], self._sin[0])
+        for inputs in self._inputs.values():
+            inputs.begin(unit, self.prefill_length)
+        self._unit = unit
 
     def run(self, block: Block) -> None:
-        """Run an aimed block: its keys and values are written, `block.hidden` is filled."""
+        """Run a block of the unit begun: its keys and values are written, `block.hidden` is filled."""
         self._clock.run(block.call)
+
+    def adopt(self, prefill_length: int) -> None:
+        """Say that the state was replaced by one whose prefill is this long."""
+        self.prefill_length, self._unit = prefill_length, -1
 
     def read(self, unit: int, slots: slice) -> KvSlice:
         """A copy of the keys and values of `slots` of `unit`, from every layer."""
@@ -107,7 +111,7 @@ class BackboneCache:
         """Take over another cache's prefill."""
         for _, name in self._names():
             self.state.write(name, slice(0, length), values[name])
-        self.prefill_length = length
+        self.adopt(length)
 
     def _names(self) -> list[tuple[int, str]]:
         return [(i, f"{i}.{kind}") for i, _ in zip(count(), self.config.backbone.layout) for kind in ("key", "value")]

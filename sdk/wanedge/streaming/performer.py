@@ -1,12 +1,17 @@
 """The performer: the flow-matching solver, and nothing else (paper: "performer")."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wanedge.config import ModelConfig
 from wanedge.streaming.cache import BackboneCache, GraphClock, KvSlice
+from wanedge.streaming.sampling import Sampler
 from wanedge_runtimes.runtime import Executable
 
 Float32 = NDArray[np.float32]
@@ -14,10 +19,19 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Latents:
-    """One unit's audio [1, Na, La] and video [1, Nv, Lv], noisy or clean."""
+    """One unit's audio [1, Na, La] and video [1, Nv, Lv], noisy or clean: two views of one `flat` array."""
 
+    flat: Float32
     audio: Float32
     video: Float32
+
+    @classmethod
+    def zeros(cls, config: ModelConfig) -> Self:
+        audio = (1, config.audio.tokens, config.audio.latent)
+        video = (1, config.agent_video.tokens, config.agent_video.latent)
+        flat = np.zeros(math.prod(audio) + math.prod(video), np.float32)
+        split = math.prod(audio)
+        return cls(flat, flat[:split].reshape(audio), flat[split:].reshape(video))
 
 
 class MediaWriter:
@@ -28,17 +42,25 @@ class MediaWriter:
 
     def __init__(self, graphs: Mapping[str, Executable], cache: BackboneCache, clock: GraphClock) -> None:
         self._cache, self._clock = cache, clock
-        layout = cache.layout
-        self._slots = layout.media
-        self._block = cache.block(layout.media.stop - layout.media.start)
+        self._block = cache.block(cache.layout.media)
+        self.latents, self.velocity = Latents.zeros(cache.config), Latents.zeros(cache.config)
         flow_in, flow_out = graphs["flow_in"], graphs["flow_out"]
-        self._flow_in = flow_in.prepare(flow_in.new_state(), bound={"embeddings": self._block.embeddings})
-        self._flow_out = flow_out.prepare(flow_out.new_state(), bound={"hidden": self._block.hidden})
-        self.latents = Latents(self._flow_in.inputs["audio"], self._flow_in.inputs["video"])
-        self.velocity = Latents(self._flow_out.outputs["audio_velocity"], self._flow_out.outputs["video_velocity"])
-
-    def aim(self, unit: int) -> None:
-        self._cache.aim(self._block, unit, self._slots)
+        self._flow_in = flow_in.prepare(
+            flow_in.new_state(),
+            bound={
+                "audio": self.latents.audio,
+                "video": self.latents.video,
+                "embeddings": self._block.embeddings,
+            },
+        )
+        self._flow_out = flow_out.prepare(
+            flow_out.new_state(),
+            bound={
+                "hidden": self._block.hidden,
+                "audio_velocity": self.velocity.audio,
+                "video_velocity": self.velocity.video,
+            },
+        )
 
     def predict(self, t: float) -> None:
         """`velocity` of `latents` at time t."""
@@ -62,24 +84,23 @@ class Performer:
         self.cache = cache
         self._writer = MediaWriter(graphs, cache, clock)
         # t from 1 (noise) to 0 in equal Euler steps (paper: z_t = (1 - t) z_0 + t eps, velocity eps - z_0)
-        self._times = np.linspace(1.0, 0.0, cache.config.flow.steps + 1)
+        times = np.linspace(1.0, 0.0, cache.config.flow.steps + 1)
+        self._steps = [(float(t), np.float32(t - after)) for t, after in pairwise(times)]
 
     def receive(self, unit: int, values: KvSlice) -> None:
         """Take over the thinker's new keys and values of `unit`."""
         self.cache.write(unit, slice(0, self.cache.layout.thought.stop), values)
 
-    def solve(self, unit: int, noise: Latents) -> Latents:
-        """Latents of `unit` from `noise`; the arrays are the performer's own and valid until the next unit."""
-        z, velocity = self._writer.latents, self._writer.velocity
-        z.audio[:], z.video[:] = noise.audio, noise.video
-        self._writer.aim(unit)
-        for t, following in zip(self._times[:-1], self._times[1:], strict=True):
-            self._writer.predict(float(t))
-            step = np.float32(t - following)
-            for latents, slope in ((z.audio, velocity.audio), (z.video, velocity.video)):
-                np.multiply(slope, step, out=slope)
-                np.subtract(latents, slope, out=latents)
-        return z
+    def solve(self, unit: int, sampler: Sampler) -> Latents:
+        """Latents of `unit` from the sampler's noise; the performer's own, valid until the next unit."""
+        z, velocity = self._writer.latents.flat, self._writer.velocity.flat
+        sampler.noise(unit, out=z)
+        self.cache.begin(unit)
+        for t, step in self._steps:
+            self._writer.predict(t)
+            np.multiply(velocity, step, out=velocity)
+            np.subtract(z, velocity, out=z)
+        return self._writer.latents
 
     def commit(self) -> None:
         """Write the clean keys and values of the unit just solved."""

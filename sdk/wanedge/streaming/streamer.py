@@ -18,7 +18,7 @@ from wanedge.model import Model
 from wanedge.streaming.cache import BackboneCache, GraphClock
 from wanedge.streaming.performer import Latents, Performer
 from wanedge.streaming.sampling import Sampler
-from wanedge.streaming.thinker import Thinker
+from wanedge.streaming.thinker import Thinker, all_finite
 from wanedge.text import TextStream
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError, StateError
@@ -53,6 +53,11 @@ class Streamer:
         other = BackboneCache(graphs["backbone"], config, self._clock) if own_caches else cache
         self._thinker = Thinker(graphs, cache, model.tokenizer, self._clock, shares_cache=not own_caches)
         self._performer = Performer(graphs, other, self._clock)
+        video = config.user_video
+        self._media_shapes = (
+            ("audio", (config.audio.samples,), np.float32),
+            ("frames", (FRAMES_PER_UNIT, video.height, video.width, 3), np.uint8),
+        )
         self._typed: list[int] = []  # the visitor's text tokens that still wait for a slot
         self._words = TextStream(model.tokenizer)
         self._next = 0
@@ -91,7 +96,7 @@ class Streamer:
             self._performer.receive(unit, self._thinker.hand_over(unit))
         thought_at = perf_counter_ns()
 
-        latents = self._performer.solve(unit, self._sampler.noise(self.config, unit))
+        latents = self._performer.solve(unit, self._sampler)
         performed = perf_counter_ns()
 
         audio, frames = self._thinker.decode(latents, unit)
@@ -163,7 +168,7 @@ class Streamer:
         self._typed, self._words.pending = about["typed"], about["words"]
         self._next, self._uncommitted = about["next_unit"], None
         for cache in {id(c): c for c in (self._thinker.cache, self._performer.cache)}.values():
-            cache.prefill_length = about["prefill_length"]
+            cache.adopt(about["prefill_length"])
 
     def _states(self) -> dict[str, State]:
         caches = {"backbone": self._thinker.cache.state}
@@ -188,12 +193,8 @@ class Streamer:
         return about
 
     def _check(self, user: UserUnit) -> None:
-        c = self.config
-        wanted: dict[str, tuple[Array, tuple[int, ...], type]] = {
-            "audio": (user.audio, (c.audio.samples,), np.float32),
-            "frames": (user.frames, (FRAMES_PER_UNIT, c.user_video.height, c.user_video.width, 3), np.uint8),
-        }
-        for name, (array, shape, dtype) in wanted.items():
+        for name, shape, dtype in self._media_shapes:
+            array = getattr(user, name)
             if array.shape != shape or array.dtype != dtype:
                 raise InputError(
                     f"{name} of unit {user.index} is {array.dtype} {array.shape}, "
@@ -205,7 +206,7 @@ class Streamer:
                 f"unit {user.index} was given, unit {self._next} is next",
                 hint="give every unit once and in order; fill a gap with silence",
             )
-        if not np.isfinite(user.audio).all():
+        if not all_finite(user.audio):
             raise InputError(
                 f"audio of unit {user.index} holds NaN or infinity", hint="check the capture device or the decoder"
             )

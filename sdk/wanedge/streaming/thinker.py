@@ -1,13 +1,14 @@
 """The thinker: sees and hears, decides state and text, and turns latents into media (paper: "thinker")."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.layout import Rope, audio_encoder_ring, token_positions
-from wanedge.streaming.cache import BackboneCache, GraphClock, KvSlice
+from wanedge.layout import RopeTable, audio_encoder_ring, token_positions
+from wanedge.streaming.cache import BackboneCache, Block, GraphClock, KvSlice
 from wanedge.streaming.performer import Latents, MediaWriter
 from wanedge.streaming.sampling import Sampler
 from wanedge.text import Tokenizer
@@ -49,10 +50,11 @@ class Thinker:
         self._text_embed = graphs["text_embed"]
 
         # The encoders write their tokens straight into the backbone's input.
-        self._user = cache.block(layout.user.stop)
+        self._user = cache.block(layout.user)
         embeddings = self._user.embeddings
         self._audio_ring = audio_encoder_ring(config)
-        self._rope = Rope(config.backbone)
+        self._hears_whole_ring = False
+        self._rope = RopeTable(token_positions(0, self._audio_ring.slots), config.backbone)
         self._hear = graphs["audio_encoder"].prepare(
             self.states["audio_encoder"], bound={"tokens": embeddings[:, layout.parts["user_audio"]]}
         )
@@ -61,12 +63,10 @@ class Thinker:
         )
         self._read = self._embedder(config.text.user_slots, embeddings[:, layout.parts["user_text"]], USER_ROLE)
 
-        # One token at a time: embedding -> backbone -> logits, all in the same memory.
-        self._token = cache.block(1)
-        self._say = self._embedder(1, self._token.embeddings, AGENT_ROLE)
-        head = graphs["text_head"]
-        self._after_user = head.prepare(head.new_state(), {"S": 1}, {"hidden": self._user.hidden[:, -1:]})
-        self._after_token = head.prepare(head.new_state(), {"S": 1}, {"hidden": self._token.hidden})
+        # The state token and the text tokens, one by one, each with the head that chooses the next.
+        self._tokens = [self._token(slot) for slot in range(layout.thought.start, layout.thought.stop)]
+        blocks = [self._user, *(token.block for token in self._tokens[:-1])]
+        self._heads = [_head(graphs["text_head"], block) for block in blocks]
 
         self._speak = graphs["audio_decoder"].prepare(self.states["audio_decoder"])
         self._show = graphs["video_decoder"].prepare(self.states["video_decoder"])
@@ -87,8 +87,10 @@ class Thinker:
         self._clock.run(self._read)
         hear, ring = self._hear.inputs, self._audio_ring
         hear["pcm"][0] = user.audio
-        hear["cos"][:], hear["sin"][:] = self._rope(token_positions(user.index * ring.slots, ring.slots))
-        hear["mask"][0, 0] = ring.visible(user.index, ring.slots, 0)
+        self._rope.write(user.index * ring.slots, hear["cos"][0], hear["sin"][0])
+        if not self._hears_whole_ring:  # from then on every slot stays visible
+            hear["mask"][0, 0] = ring.visible(user.index, ring.slots, 0)
+            self._hears_whole_ring = user.index >= ring.units
         hear["write_index"][0] = ring.start(user.index)
         self._clock.run(self._hear)
         self._see.inputs["frames"][0] = user.frames
@@ -96,19 +98,17 @@ class Thinker:
 
     def think(self, unit: int, sampler: Sampler) -> Thought:
         """Run the user block, then choose the state token and the text tokens one by one."""
-        cache, first = self.cache, self._layout.thought.start
-        cache.aim(self._user, unit, self._layout.user)
-        cache.run(self._user)
-        self._clock.run(self._after_user)
-        state = sampler.choose(self._after_user.outputs["logits"][0, 0], self._tokenizer.state_choices, unit, 0)
-        text: list[int] = []
-        for number in range(self._config.text.agent_slots):
-            self._feed(unit, first + number, text[-1] if text else state)
-            self._clock.run(self._after_token)
-            logits = self._after_token.outputs["logits"][0, 0]
-            text.append(sampler.choose(logits, self._tokenizer.text_choices, unit, 1 + number))
-        self._feed(unit, first + self._config.text.agent_slots, text[-1])
-        return Thought(state, tuple(text))
+        self.cache.begin(unit)
+        self.cache.run(self._user)
+        chosen: list[int] = []
+        for number, (head, token) in enumerate(zip(self._heads, self._tokens, strict=True)):
+            self._clock.run(head)
+            choices = self._tokenizer.text_choices if number else self._tokenizer.state_choices
+            chosen.append(sampler.choose(head.outputs["logits"][0, 0], choices, unit, number))
+            token.embed.inputs["ids"][0, 0] = chosen[-1]
+            self._clock.run(token.embed)
+            self.cache.run(token.block)
+        return Thought(chosen[0], tuple(chosen[1:]))
 
     def hand_over(self, unit: int) -> KvSlice:
         """The keys and values this unit added: what a performer with a cache of its own needs."""
@@ -121,7 +121,7 @@ class Thinker:
         self._show.inputs["latents"][:] = latents.video
         self._clock.run(self._show)
         audio = self._speak.outputs["pcm"][0]
-        if not np.isfinite(audio).all():
+        if not all_finite(audio):
             raise ExecutionError(
                 f"audio_decoder gave NaN or infinity in unit {unit}",
                 hint="find the first bad tensor with `wanedge validate`, or restore an earlier state",
@@ -133,7 +133,7 @@ class Thinker:
         if self._writer is None:
             return
         self._writer.latents.audio[:], self._writer.latents.video[:] = latents.audio, latents.video
-        self._writer.aim(unit)
+        self.cache.begin(unit)
         self._writer.commit()
 
     def _embedder(self, tokens: int, embeddings: NDArray[np.float32], role: int) -> Call:
@@ -141,9 +141,24 @@ class Thinker:
         call.inputs["roles"][:] = role
         return call
 
-    def _feed(self, unit: int, slot: int, token: int) -> None:
-        """One token through embedding and backbone, into its slot."""
-        self._say.inputs["ids"][0, 0] = token
-        self._clock.run(self._say)
-        self.cache.aim(self._token, unit, slice(slot, slot + 1))
-        self.cache.run(self._token)
+    def _token(self, slot: int) -> "_Token":
+        block = self.cache.block(slice(slot, slot + 1))
+        return _Token(self._embedder(1, block.embeddings, AGENT_ROLE), block)
+
+
+@dataclass(frozen=True)
+class _Token:
+    """One thought slot: id -> embedding -> backbone, in the same memory."""
+
+    embed: Call
+    block: Block
+
+
+def _head(graph: Executable, block: Block) -> Call:
+    """Logits after the block's last token."""
+    return graph.prepare(graph.new_state(), {"S": 1}, {"hidden": block.hidden[:, -1:]})
+
+
+def all_finite(x: NDArray[np.float32]) -> bool:
+    """Whether `x` [n] holds neither NaN nor infinity; one pass, as both survive a sum of squares."""
+    return math.isfinite(float(np.dot(x, x)))
