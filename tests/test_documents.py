@@ -72,7 +72,8 @@ def test_every_command_that_a_document_names_exists(document: Path) -> None:
     from wanedge.cli.app import build_app
 
     known = {command.name for command in build_app().registered_commands}
-    named = set(re.findall(r"^\s*(?:\$ )?wanedge ([a-z]+)", document.read_text("utf-8"), re.MULTILINE))
+    text = "".join(blocks(document, "sh")) + "".join(re.findall(r"`(wanedge [^`]*)`", document.read_text("utf-8")))
+    named = set(re.findall(r"\bwanedge ([a-z]+)", text))
     assert named - known == set()
 
 

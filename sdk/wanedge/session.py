@@ -22,9 +22,12 @@ from wanedge.metrics import SessionMetrics, UnitLog
 from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge.units import AgentUnit, UserUnit
-from wanedge_runtimes.errors import WanEdgeError
+from wanedge_runtimes.errors import InputError, WanEdgeError
 from wanedge_runtimes.runtime import Array, RuntimeOptions
 from wanedge_runtimes.snapshots import load_states, save_states
+
+# Tokens of typed text that may wait for a slot: five minutes of reading at two a unit.
+MAX_TYPED_WAITING = 4_096
 
 
 class SessionError(WanEdgeError):
@@ -152,6 +155,12 @@ class Session:
                 raise SessionFull(
                     f"{len(self._waiting)} units wait to be answered and {len(self._ready)} to be pulled",
                     hint="pull units, push no faster than real time, or open the session with on_full='drop_oldest'",
+                )
+            if text is not None and self.streamer.typed_waiting > MAX_TYPED_WAITING:
+                slots = self.config.text.user_slots
+                raise InputError(
+                    f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
+                    hint="wait for them, or put long background into the world text",
                 )
             self._assembler.push(audio, video, text, timestamp, audio_rate=audio_rate, video_rate=video_rate)
             self._enqueue(self._assembler.take())

@@ -99,6 +99,17 @@ def test_typed_text_reaches_the_model(model: Model) -> None:
     assert audio_of("Where is the lift?") != audio_of(None)
 
 
+def test_typed_text_that_piles_up_is_refused_before_it_fills_the_memory(session: Session) -> None:
+    def flood() -> None:
+        for user in user_units(session.config, 200):
+            session.push(audio=user.audio, video=user.frames, text="\u2603" * 900)  # three bytes, three tokens each
+            session.pull(timeout=PATIENT_S)
+
+    with pytest.raises(InputError, match="typed tokens wait") as caught:
+        flood()
+    assert "world text" in caught.value.hint
+
+
 def test_two_sessions_do_not_disturb_each_other(model: Model) -> None:
     expected = answers(model, 12)
     with Session.open(model, world=WORLD) as one, Session.open(model, world="Elsewhere.", seed=3) as other:

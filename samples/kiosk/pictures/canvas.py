@@ -6,16 +6,19 @@ pixels of the part it belongs to only. All shapes of a part share one patch, and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]  # float32 too; what arithmetic with plain numbers is known as
 Colour = tuple[float, float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom in a pose's units
 
-FRAMES_AT_ONCE = 8  # more save calls, but a moving part's patch then covers more empty ground
+FRAMES_AT_ONCE = 16  # more save calls, but a moving part's patch then covers more empty ground
 EDGE_PX = 1.0  # an edge is this wide: the footprint of one pixel
 TINY = 1e-6
 
@@ -98,25 +101,40 @@ class Patch:
         across = np.arange(left, right, dtype=np.float32) + np.float32(0.5) - pose.x[:, None]
         down = np.arange(top, bottom, dtype=np.float32) + np.float32(0.5) - pose.y[:, None]
         cos, sin = (np.cos(pose.angle) / pose.scale)[:, None], (np.sin(pose.angle) / pose.scale)[:, None]
-        self.u: Array = (across * cos)[:, None, :] + (down * sin)[:, :, None]
-        self.v: Array = (across * -sin)[:, None, :] + (down * cos)[:, :, None]
+        self.u: Field = (across * cos)[:, None, :] + (down * sin)[:, :, None]
+        self.v: Field = (across * -sin)[:, None, :] + (down * cos)[:, :, None]
 
-    def fill(self, distance: Array, colour: Colour | Array, opacity: ArrayLike = 1.0, soft: float = 0.0) -> None:
-        """Paint where `distance` is negative. colour: one, or [3, T]. soft: width of the edge in the part's units."""
-        alpha = distance * (-self._scale / (self._edge_px + soft * self._scale))
-        alpha += np.float32(0.5)
-        np.clip(alpha, 0, 1, out=alpha)
-        strength = column(opacity)
-        if strength.size > 1 or strength[0, 0, 0] != 1:
-            alpha *= strength
-        colours = np.asarray(colour, np.float32)
-        for channel in range(3):
-            plane = self._planes[channel]
-            toward = column(colours[channel]) - plane
-            toward *= alpha
-            plane += toward
+    def fill(
+        self,
+        distance: Field,
+        colour: Colour | Array,
+        opacity: ArrayLike = 1.0,
+        soft: float = 0.0,
+        within: Field | None = None,
+    ) -> None:
+        """Paint where `distance` is negative.
 
-    def ellipse(self, x: ArrayLike, y: ArrayLike, rx: ArrayLike, ry: ArrayLike) -> Array:
+        colour: one, or [3, T]. soft: width of the edge in the part's units; a soft edge that must not leave a shape
+        gets that shape's distance as `within`.
+        """
+        alpha = self._cover(distance, soft)
+        if within is not None:
+            alpha *= self._cover(within, 0.0)
+        if not (isinstance(opacity, float) and opacity == 1):
+            alpha *= column(opacity)
+        toward = np.asarray(colour, np.float32).reshape(3, -1, 1, 1) - self._planes
+        toward *= alpha
+        self._planes += toward
+
+    def _cover(self, distance: Field, soft: float) -> Array:
+        """Distances as coverage, 0 to 1."""
+        cover: Array = distance * (-self._scale / (self._edge_px + soft * self._scale))
+        cover += np.float32(0.5)
+        np.maximum(cover, np.float32(0), out=cover)
+        np.minimum(cover, np.float32(1), out=cover)
+        return cover
+
+    def ellipse(self, x: ArrayLike, y: ArrayLike, rx: ArrayLike, ry: ArrayLike) -> Field:
         """Exact on its edge; its slope there is one."""
         rx, ry = column(rx), column(ry)
         a, b = (self.u - column(x)) / rx, (self.v - column(y)) / ry
@@ -136,7 +154,7 @@ class Patch:
 
     def capsule(
         self, x0: ArrayLike, y0: ArrayLike, r0: ArrayLike, x1: ArrayLike, y1: ArrayLike, r1: ArrayLike
-    ) -> Array:
+    ) -> Field:
         """A limb from (x0, y0) to (x1, y1), as thick as r0 at one end and r1 at the other."""
         x0, y0, r0 = column(x0), column(y0), column(r0)
         dx, dy = column(x1) - x0, column(y1) - y0
@@ -153,16 +171,16 @@ class Patch:
         a -= r0 + along * (column(r1) - r0)
         return a
 
-    def rectangle(self, x: ArrayLike, y: ArrayLike, rx: ArrayLike, ry: ArrayLike, corner: float = 0.0) -> Array:
+    def rectangle(self, x: ArrayLike, y: ArrayLike, rx: ArrayLike, ry: ArrayLike, corner: float = 0.0) -> Field:
         """Half sizes rx and ry; corners rounded by `corner`."""
         a = np.abs(self.u - column(x)) - (column(rx) - np.float32(corner))
         b = np.abs(self.v - column(y)) - (column(ry) - np.float32(corner))
         outside = np.sqrt(np.maximum(a, 0) ** 2 + np.maximum(b, 0) ** 2)
-        return outside + np.minimum(np.maximum(a, b), 0) - np.float32(corner)
+        return np.asarray(outside + np.minimum(np.maximum(a, b), 0) - np.float32(corner))
 
-    def polygon(self, *corners: tuple[ArrayLike, ArrayLike]) -> Array:
+    def polygon(self, *corners: tuple[ArrayLike, ArrayLike]) -> Field:
         """Convex; corners clockwise as seen. Corners may move: each coordinate is a number or [T]."""
-        distance: Array | None = None
+        distance: Field | None = None
         for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
             left, top = column(x0), column(y0)
             dx, dy = column(x1) - left, column(y1) - top
@@ -172,7 +190,7 @@ class Patch:
         assert distance is not None
         return distance
 
-    def lens(self, x: ArrayLike, y: ArrayLike, half: ArrayLike, top: ArrayLike, bottom: ArrayLike) -> Array:
+    def lens(self, x: ArrayLike, y: ArrayLike, half: ArrayLike, top: ArrayLike, bottom: ArrayLike) -> Field:
         """Between two arcs that meet at x - half and x + half; their middles are at y + top and y + bottom."""
         half = column(half)
         t = (self.u - column(x)) / half
@@ -181,22 +199,26 @@ class Patch:
         above, below = column(top), column(bottom)
         upper = (bow * above - down) / np.sqrt(1 + (2 * above / half * t) ** 2)
         lower = (down - bow * below) / np.sqrt(1 + (2 * below / half * t) ** 2)
-        return np.maximum(upper, lower)
+        return np.asarray(np.maximum(upper, lower))
 
-    def arc(self, x: ArrayLike, y: ArrayLike, half: ArrayLike, bow: ArrayLike, thick: ArrayLike) -> Array:
+    def arc(self, x: ArrayLike, y: ArrayLike, half: ArrayLike, bow: ArrayLike, thick: ArrayLike) -> Field:
         """A stroke along the arc from x - half to x + half whose middle is at y + bow; it thins towards its ends."""
         half, bow = column(half), column(bow)
         t = (self.u - column(x)) / half
         rest = 1 - t * t
         off = np.abs(self.v - column(y) - bow * rest) / np.sqrt(1 + (2 * bow / half * t) ** 2)
         body = off - column(thick) * np.float32(0.5) * np.clip(rest + np.float32(0.35), 0, 1)
-        return np.maximum(body, (np.abs(t) - 1) * half)
+        return np.asarray(np.maximum(body, (np.abs(t) - 1) * half))
 
 
 def _pixels(pose: Pose, box: Box, edge_px: float, height: int, width: int) -> tuple[int, int, int, int]:
-    corners = [pose.at(x, y) for x in (box[0], box[2]) for y in (box[1], box[3])]
-    xs, ys = np.stack([c.x for c in corners]), np.stack([c.y for c in corners])
-    left, right = int(np.floor(xs.min() - edge_px)), int(np.ceil(xs.max() + edge_px))
-    top, bottom = int(np.floor(ys.min() - edge_px)), int(np.ceil(ys.max() + edge_px))
-    left, top = min(max(left, 0), width), min(max(top, 0), height)
-    return left, top, min(max(right, left), width), min(max(bottom, top), height)
+    """left, top, right, bottom of the box in pixels, cut to the picture."""
+    left, top, right, bottom = box
+    cos, sin = np.cos(pose.angle) * pose.scale, np.sin(pose.angle) * pose.scale
+    across = [pose.x + cos * x - sin * y for x in (left, right) for y in (top, bottom)]
+    down = [pose.y + sin * x + cos * y for x in (left, right) for y in (top, bottom)]
+    first, last = min(float(a.min()) for a in across), max(float(a.max()) for a in across)
+    upper, lower = min(float(d.min()) for d in down), max(float(d.max()) for d in down)
+    x0 = min(max(math.floor(first - edge_px), 0), width)
+    y0 = min(max(math.floor(upper - edge_px), 0), height)
+    return x0, y0, min(max(math.ceil(last + edge_px), x0), width), min(max(math.ceil(lower + edge_px), y0), height)

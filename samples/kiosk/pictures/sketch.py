@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -21,23 +21,22 @@ class Sketch:
         self._zoom = unit_px * OVERSAMPLING
         self._shift = origin_px * OVERSAMPLING
         self.image = Image.new("RGBA", (width * OVERSAMPLING, height * OVERSAMPLING))
-        self._draw = ImageDraw.Draw(self.image, "RGBA")
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, paint: Paint, corner: float = 0.0) -> None:
         (left, top), (right, bottom) = self._points([(x0, y0), (x1, y1)])
-        self._draw.rounded_rectangle(
-            (left, top, max(right - 1, left), max(bottom - 1, top)), corner * self._zoom, paint
-        )
+        box = (left, top, max(right - 1, left), max(bottom - 1, top))
+        self._paint(lambda draw: draw.rounded_rectangle(box, corner * self._zoom, paint), paint)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, paint: Paint) -> None:
         (left, top), (right, bottom) = self._points([(x - rx, y - ry), (x + rx, y + ry)])
-        self._draw.ellipse((left, top, right, bottom), paint)
+        self._paint(lambda draw: draw.ellipse((left, top, right, bottom), paint), paint)
 
     def polygon(self, corners: Sequence[tuple[float, float]], paint: Paint) -> None:
-        self._draw.polygon(self._points(corners), paint)
+        self._paint(lambda draw: draw.polygon(self._points(corners), paint), paint)
 
     def line(self, points: Sequence[tuple[float, float]], width: float, paint: Paint) -> None:
-        self._draw.line(self._points(points), paint, max(1, round(width * self._zoom)), joint="curve")
+        thick = max(1, round(width * self._zoom))
+        self._paint(lambda draw: draw.line(self._points(points), paint, thick, joint="curve"), paint)
 
     def fade(self, y0: float, y1: float, top: Paint, bottom: Paint) -> None:
         """An opaque vertical gradient over the whole width."""
@@ -59,12 +58,11 @@ class Sketch:
         spot.putalpha(Image.fromarray(strength.astype(np.uint8)))
         layer = Image.new("RGBA", self.image.size)
         layer.paste(spot, (left, top))
-        self._over(layer)
+        self.image.alpha_composite(layer)
 
     def soften(self, radius: float) -> None:
         """Blur what is painted so far, as things out of focus are."""
         self.image = self.image.filter(ImageFilter.GaussianBlur(radius * self._zoom))
-        self._draw = ImageDraw.Draw(self.image, "RGBA")
 
     def colours(self) -> Array:
         """The reduced drawing's colours [3, H, W], 0 to 255."""
@@ -72,14 +70,19 @@ class Sketch:
 
     def cover(self) -> Array:
         """The reduced drawing's opacity [H, W], 0 to 1."""
-        return self._reduced()[3] / np.float32(255)
+        return np.asarray(self._reduced()[3] / np.float32(255))
 
     def _reduced(self) -> Array:
         # Pillow's reduce mixes colours of transparent pixels in; premultiplied, they weigh nothing.
         small = self.image.convert("RGBa").reduce(OVERSAMPLING).convert("RGBA")
         return np.ascontiguousarray(np.asarray(small, np.float32).transpose(2, 0, 1))
 
-    def _over(self, layer: Image.Image) -> None:
+    def _paint(self, shape: Callable[[ImageDraw.ImageDraw], None], paint: Paint) -> None:
+        if len(paint) == 3 or paint[3] == 255:
+            shape(ImageDraw.Draw(self.image))
+            return
+        layer = Image.new("RGBA", self.image.size)  # Pillow replaces, and does not mix, where it draws on RGBA
+        shape(ImageDraw.Draw(layer))
         self.image.alpha_composite(layer)
 
     def _points(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -25,40 +25,42 @@ Joint = tuple[float, float]  # units from the neck, for the right arm
 
 # (elbow, wrist) of the right arm; in between, the joints move on straight lines.
 HANGING: tuple[Joint, Joint] = ((29.0, 33.0), (25.0, 52.0))
-POINTING: tuple[Joint, Joint] = ((39.0, 19.0), (53.0, 6.5))
-WAVING: tuple[Joint, Joint] = ((37.0, 20.0), (42.0, 2.0))
-RIGHT_ARM: Box = (10, -26, 76, 36)
-LEFT_ARM: Box = (-76, -26, -10, 36)
+POINTING: tuple[Joint, Joint] = ((38.0, 15.5), (54.0, 6.5))
+WAVING: tuple[Joint, Joint] = ((37.5, 14.5), (43.0, -3.5))
+RIGHT_ARM: Box = (10, -30, 80, 36)
+LEFT_ARM: Box = (-80, -30, -10, 36)
 SWING = 5.0  # units that the waving wrist moves to each side
 
 
 def draw_torso(canvas: Canvas, neck: Pose) -> None:
     """Neck, shirt, tie and jacket."""
-    p = canvas.patch(neck, (-36, -14, 36, 34))
-    shoulders = np.minimum(
-        p.capsule(-SHOULDER[0], 14, 12, SHOULDER[0], 14, 12), p.polygon((-8, -4), (8, -4), (24, 3), (-24, 3))
-    )
-    jacket = np.minimum(shoulders, p.rectangle(0, 30, 33, 16))
+    p = canvas.patch(neck, (-36, -7, 36, 34))
+    yoke = p.polygon((-8, -5), (8, -5), (25, 2.6), (-25, 2.6))
+    shoulders = np.minimum(p.capsule(-SHOULDER[0], 12.5, 10.0, SHOULDER[0], 12.5, 10.0), yoke)
+    jacket = np.minimum(shoulders, p.polygon((-30, 8), (30, 8), (35, 24), (36, 34), (-36, 34), (-35, 24)))
     p.fill(jacket, JACKET)
-    p.fill(np.maximum(jacket, p.u + 17), JACKET_DARK, 0.5, soft=9)
-    p.fill(np.maximum(jacket, p.ellipse(19, 5, 13, 6)), JACKET_LIGHT, 0.55, soft=5)
-    for side in (-1, 1):
-        p.fill(p.capsule(side * 24.5, 16, 0.5, side * 25.5, 32, 0.7), JACKET_DARK, 0.8)
+    p.fill(p.u + 18, JACKET_DARK, 0.55, soft=12, within=jacket)
+    p.fill(p.ellipse(20, 4, 13, 5), JACKET_LIGHT, 0.55, soft=6, within=jacket)
+    p.fill(np.minimum(*(p.capsule(side * 24.5, 17, 0.4, side * 25.5, 32, 0.6) for side in (-1, 1))), JACKET_DARK, 0.8)
+    _draw_collar(canvas.patch(neck, (-14, -16, 14, 24)))
+    p = canvas.patch(neck, (9, 11, 19, 18))
+    p.fill(p.rectangle(14.2, 14.5, 3.8, 1.6, 0.6), BADGE)
+    p.fill(p.rectangle(14.2, 14.5, 2.6, 0.4, 0.3), TIE_DARK, 0.8)
+
+
+def _draw_collar(p: Patch) -> None:
     p.fill(p.polygon((-8, -5), (8, -5), (4, 12), (0, 21), (-4, 12)), SHIRT)
     p.fill(p.polygon((-2.2, 4.6), (2.2, 4.6), (3.1, 14), (0, 22), (-3.1, 14)), TIE)
     p.fill(p.polygon((-2.4, 1.2), (2.4, 1.2), (1.7, 5.2), (-1.7, 5.2)), TIE_DARK)
     for side in (-1, 1):
-        lapel = p.polygon(*_mirrored(side, ((7, -5), (11.5, -2.5), (12, 7), (9.5, 9.5), (10.5, 11), (0, 23), (5.5, 9))))
-        p.fill(lapel, JACKET_LIGHT)
-        p.fill(p.capsule(side * 9.7, 9.4, 0.35, side * 12, 7.2, 0.35), JACKET_DARK)
-    p.fill(np.maximum(p.capsule(0, -14, 6.6, 0, -1.5, 7), p.v - 4), SKIN_SHADE)
-    p.fill(p.ellipse(0, -7.5, 7.5, 6), SKIN_DEEP, 0.6, soft=5)
-    p.fill(p.polygon((-5, 0.5), (5, 0.5), (0, 4.6)), SKIN_SHADE)
+        p.fill(p.polygon(*_mirrored(side, ((7, -5), (11.5, -2.5), (12, 6.5), (0, 23), (5.5, 9)))), JACKET_LIGHT)
+        p.fill(p.capsule(side * 8.6, 10.6, 0.3, side * 11.8, 6.6, 0.4), JACKET_DARK)
+    neck = np.maximum(p.capsule(0, -14, 6.6, 0, -1.5, 7), p.v - 2.5)
+    p.fill(neck, SKIN_SHADE)
+    p.fill(p.ellipse(-0.5, -8, 8, 6), SKIN_DEEP, 0.6, soft=5, within=neck)
     for side in (-1, 1):
         p.fill(p.polygon(*_mirrored(side, ((7.6, -5.5), (8.4, -1), (4, 6.4), (0.2, 2.6)))), SHIRT)
         p.fill(p.capsule(side * 0.4, 2.8, 0.3, side * 4, 6.5, 0.3), SHIRT_SHADE)
-    p.fill(p.rectangle(15.5, 14.5, 4.2, 1.5, 0.6), BADGE)
-    p.fill(p.rectangle(15.5, 14.5, 3, 0.4, 0.3), TIE_DARK, 0.8)
 
 
 def draw_arms(canvas: Canvas, neck: Pose, point: Array, wave: Array, swing: Array) -> None:
@@ -76,11 +78,11 @@ def _draw_arm(canvas: Canvas, neck: Pose, side: int, pointing: Array, waving: Ar
     ex, ey, wx, wy = side * elbow[0], elbow[1], side * wrist[0], wrist[1]
     p = canvas.patch(neck, RIGHT_ARM if side > 0 else LEFT_ARM)
     sx, sy = side * SHOULDER[0], SHOULDER[1]
-    sleeve = np.minimum(p.capsule(sx, sy + 1.5, 8.6, ex, ey, 7), p.capsule(ex, ey, 7, wx, wy, 4.9))
+    sleeve = np.minimum(p.capsule(sx + side * 1.5, sy + 2, 8.2, ex, ey, 6.6), p.capsule(ex, ey, 6.6, wx, wy, 4.8))
     shown = np.clip(np.maximum(pointing, waving) * 8, 0, 1)  # a hanging arm's outline fades into the jacket's
     p.fill(sleeve - 0.7, JACKET_DARK, shown * 0.8)
     p.fill(sleeve, JACKET, shown)
-    p.fill(np.maximum(sleeve, p.capsule(sx, sy - 4, 3, ex, ey - 4, 2)), JACKET_LIGHT, shown * 0.5, soft=4)
+    p.fill(p.capsule(sx, sy - 4, 3, ex, ey - 4, 2), JACKET_LIGHT, shown * 0.45, soft=4, within=sleeve)
     reach = np.hypot(wx - ex, wy - ey)
     dx, dy = (wx - ex) / reach, (wy - ey) / reach
     p.fill(p.capsule(wx, wy, 4.7, wx + dx * 1.6, wy + dy * 1.6, 4.5), SHIRT)
@@ -101,10 +103,10 @@ def _draw_hand(p: Patch, side: int, x: Array, y: Array, dx: Array, dy: Array, on
         tip_y = ry + (dy + across_y * spread * fan) * reach
         hand = np.minimum(hand, p.capsule(rx, ry, 1.25, tip_x, tip_y, 1.05))
     thumb_x, thumb_y = x - across_x * 2.4 - dx, y - across_y * 2.4 - dy
-    length = np.where(one_finger, 2.0, 3.8)
+    thumb = np.where(one_finger, 2.0, 3.8)
     hand = np.minimum(
         hand,
-        p.capsule(thumb_x, thumb_y, 1.5, thumb_x + (dx - across_x) * length, thumb_y + (dy - across_y) * length, 1.1),
+        p.capsule(thumb_x, thumb_y, 1.5, thumb_x + (dx - across_x) * thumb, thumb_y + (dy - across_y) * thumb, 1.1),
     )
     p.fill(hand - 0.45, SKIN_DEEP, 0.75)
     p.fill(hand, SKIN)

@@ -19,7 +19,7 @@ FRAME: Final = SAMPLE_RATE // 100  # 10 ms, the step in which speech is told fro
 MARGIN: Final = 2 * FRAME  # kept around the speech, for consonants that are softer than the threshold
 BELOW_PEAK_DB: Final = 40.0  # softer than this under the loudest frame is silence; synthesisers are quieter still
 
-SYNTHESIS: Final = 1  # raise it when trimming or a synthesiser's call changes, so that old cache entries are not found
+SYNTHESIS: Final = 2  # raise it when trimming or a synthesiser's call changes, so that old cache entries are not found
 
 Samples = NDArray[np.float32]
 Spans = NDArray[np.int64]
@@ -118,7 +118,7 @@ class ClipCache:
 
 def as_int16(pcm: Samples) -> NDArray[np.int16]:
     """`pcm` as 16-bit samples, clipped."""
-    return np.clip(np.rint(pcm * 32768.0), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(pcm * 32768.0), -32768, 32767), np.int16)
 
 
 def audio_hash(pcm: Samples) -> str:

@@ -146,7 +146,7 @@ _PLACES: Final = (
         "yes",
         ("yes.", "yes, please.", "yeah.", "that is right.", "yes, of course.", "correct.", "sure.", "exactly."),
         ("yeah, sure.", "yes, that is right."),
-        "(nods) Very well.",
+        "(nods) Very well, thank you.",
     ),
     Intent(
         "no",
@@ -169,7 +169,7 @@ _PLACES: Final = (
             "how long are you open?",
         ),
         ("what are your opening hours?", "what time do you open today?", "when do you close today?"),
-        "(smiles) We are open from {opens} to {closes}.",
+        "(smiles) We open at {opens} and close at {closes}.",
     ),
     Intent(
         "toilets",
@@ -200,7 +200,7 @@ _PLACES: Final = (
             "can I take the lift?",
         ),
         ("where is the lift, please?", "I am looking for the elevator."),
-        "(points right) The lift is on the right.",
+        "(points right) The lift is next to the stairs.",
     ),
     Intent(
         "exit",

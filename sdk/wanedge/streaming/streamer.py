@@ -72,6 +72,11 @@ class Streamer:
         """Index of the unit that `step` expects."""
         return self._next
 
+    @property
+    def typed_waiting(self) -> int:
+        """Typed tokens that still wait for a text slot."""
+        return len(self._typed)
+
     def step(self, user: UserUnit) -> AgentUnit:
         """Answer one unit and write it to the history. Raises InputError and ExecutionError."""
         unit = self.respond(user)
