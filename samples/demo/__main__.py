@@ -1,13 +1,16 @@
 """`python -m samples.demo --out out/demo`: see `make demo`."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from samples.demo.pipeline import copy_clip, export_demo_bundle, stream_clip
+from samples.demo.pipeline import copy_clip, stream_clip
 from samples.demo.report import write_report
-from wanedge.cli.outcome import reported
+from wanedge.bundle import Bundle
+from wanedge.cli.outcome import FAILED, reported
 
 
 def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("out/demo")) -> None:
@@ -15,7 +18,10 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
     with reported():
         out.mkdir(parents=True, exist_ok=True)
         _say("1/3  export: torch -> ONNX -> bundle (about a minute)")
-        bundle = export_demo_bundle(out / "tiny.wanedge", lambda line: _say(f"       {line}"))
+        path = out / "tiny.wanedge"
+        if subprocess.run([sys.executable, "-m", "samples.demo.exporting", path], check=False).returncode:
+            raise typer.Exit(FAILED)  # the child has said why
+        bundle = Bundle.open(path)
         _say("2/3  stream: the clip runs in real time (20 s)")
         run = stream_clip(bundle, out / "reply.mp4", lambda line: _say(f"       {line}"))
         _say("3/3  report")

@@ -1,46 +1,28 @@
-"""The road itself: export -> verify -> stream a real clip through a Session -> reply, report."""
+"""Stream a real clip through a Session, as a device would: no torch in this process."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
 from samples.demo.run import ComponentRow, DemoRun, Transcript
-from wanedge.bundle import Bundle, BundleError
+from wanedge.bundle import Bundle
 from wanedge.cli.conversation import converse
-from wanedge.config import FPS, PRESETS
+from wanedge.config import FPS
 from wanedge.figures import machine_facts
 from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
 from wanedge.media.files import Mp4Writer, read_media
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.session import Session
 from wanedge.units import AgentUnit, UserUnit
-from wanedge_export.bundling import export_bundle, load_or_seed
 
 ROOT = Path(__file__).parents[2]
 CLIP = ROOT / "samples" / "media" / "visitor.mp4"
-PRESET = "tiny"
 SEED = 0
 WORLD = "A bright lobby. The guide is friendly."
 
 Log = Callable[[str], None]
-
-
-def export_demo_bundle(path: Path, log: Log) -> Bundle:
-    """The demo's bundle at `path`; one that these same sources made before is taken as it is."""
-    note = f"random, seed {SEED}; sources {_sources_digest()}"
-    try:
-        bundle = Bundle.open(path)
-        if bundle.manifest.weights_note == note and bundle.verify().ok:
-            log(f"{path} is there already")
-            return bundle
-    except BundleError:
-        pass  # none there yet, or one that must be made again
-    model = load_or_seed(PRESETS[PRESET], None, SEED)
-    return export_bundle(model, path, note=note, command="make demo", overwrite=path.exists(), log=log)
 
 
 def stream_clip(bundle: Bundle, reply: Path, log: Log) -> DemoRun:
@@ -120,12 +102,3 @@ def _resident_bytes() -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("this system does not tell the resident memory of a process")
-
-
-def _sources_digest() -> str:
-    """Of everything that decides the bundle's bytes."""
-    digest = hashlib.sha256(version("torch").encode())
-    for folder in ("export", "sdk", "runtimes"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
