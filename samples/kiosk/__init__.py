@@ -1,1 +1,0 @@
-"""The kiosk guide: its data, its training and its evaluation."""
