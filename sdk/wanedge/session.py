@@ -6,6 +6,7 @@ One worker thread runs the model. Both queues are bounded; nothing is dropped un
 """
 
 import asyncio
+import atexit
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -46,6 +47,16 @@ class SessionFailed(SessionError):
     """The worker stopped on an error; its cause is attached."""
 
 
+_OPEN: "set[Session]" = set()
+
+
+@atexit.register
+def _close_what_was_left_open() -> None:
+    """A worker inside a graph run while the interpreter goes away would abort the whole process."""
+    for session in list(_OPEN):
+        session.close()
+
+
 class Session:
     """One conversation. Use `Session.open`; close it, or use it as a context manager.
 
@@ -80,6 +91,7 @@ class Session:
         self._finished = self._closing = self._ended = False
         self._failure: BaseException | None = None
         self._worker = threading.Thread(target=self._work, name="wanedge-session", daemon=True)
+        _OPEN.add(self)
         self._worker.start()
 
     @classmethod
@@ -286,6 +298,7 @@ class Session:
         with self._changed:
             self._closing = True
             self._wake()
+        _OPEN.discard(self)
         if threading.current_thread() is not self._worker:
             self._worker.join(timeout)
 

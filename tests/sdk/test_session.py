@@ -123,6 +123,7 @@ def test_two_sessions_do_not_disturb_each_other(model: Model) -> None:
 MEMORY = """
 import gc, re, sys
 from pathlib import Path
+import numpy as np
 from wanedge.bundle import Bundle
 from wanedge.model import Model
 from wanedge.session import Session
@@ -133,8 +134,12 @@ def resident():
 
 def one_more(model):
     session = Session.open(model)
-    session.push(audio=__import__("numpy").zeros(session.config.audio.samples, "float32"))
-    session.pull(timeout=60)
+    video = session.config.user_video
+    session.push(
+        audio=np.zeros(session.config.audio.samples, np.float32),
+        video=np.zeros((4, video.height, video.width, 3), np.uint8),
+    )
+    assert len(session.pull(timeout=60)) == 1
     return session
 
 model = Model.load(sys.argv[1])
@@ -384,6 +389,29 @@ def test_a_session_opens_from_a_folder_an_archive_and_an_open_bundle(
         with Session.open(source, world=WORLD) as session:
             push_units(session, 1)
             assert len(pull_all(session)) == 1
+
+
+LEFT_OPEN = """
+import sys
+import numpy as np
+from wanedge.session import Session
+
+session = Session.open(sys.argv[1])
+video = session.config.user_video
+for _ in range(30):  # so that the worker is inside a graph run when the process ends
+    session.push(
+        audio=np.zeros(session.config.audio.samples, np.float32),
+        video=np.zeros((4, video.height, video.width, 3), np.uint8),
+    )
+session.pull(timeout=60)
+"""
+
+
+def test_a_process_that_forgets_to_close_its_session_still_ends_in_good_order(mini_bundle: Bundle) -> None:
+    for _ in range(5):  # whether the worker is caught inside a run is a matter of chance
+        command = [sys.executable, "-c", LEFT_OPEN, str(mini_bundle.root)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_S, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_closed_sessions_leave_no_threads_behind(model: Model) -> None:
