@@ -72,8 +72,9 @@ def test_every_command_that_a_document_names_exists(document: Path) -> None:
     from wanedge.cli.app import build_app
 
     known = {command.name for command in build_app().registered_commands}
-    text = "".join(blocks(document, "sh")) + "".join(re.findall(r"`(wanedge [^`]*)`", document.read_text("utf-8")))
-    named = set(re.findall(r"\bwanedge ([a-z]+)", text))
+    inline = re.findall(r"`(wanedge [^`]*)`", document.read_text("utf-8"))
+    named = set(re.findall(r"^wanedge ([a-z]+)", "\n".join([*blocks(document, "sh"), *inline]), re.MULTILINE))
+    assert named or document.name not in {"README.md", "cli.md"}
     assert named - known == set()
 
 
