@@ -1,17 +1,17 @@
 """Stream a real clip through a Session, as a device would: no torch in this process."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import TypeVar
 
 from samples.demo.run import ComponentRow, DemoRun, Transcript
 from wanedge.bundle import Bundle
-from wanedge.cli.conversation import converse
+from wanedge.cli.conversation import converse, witnessed
 from wanedge.config import FPS
 from wanedge.figures import machine_facts
-from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
 from wanedge.media.files import Mp4Writer, read_media
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.session import Session
@@ -22,31 +22,35 @@ CLIP = ROOT / "samples" / "media" / "visitor.mp4"
 SEED = 0
 WORLD = "A bright lobby. The guide is friendly."
 
+Unit = TypeVar("Unit", AgentUnit, UserUnit)
 Log = Callable[[str], None]
 
 
 def stream_clip(bundle: Bundle, reply: Path, log: Log) -> DemoRun:
     """Push the clip at the pace of a microphone and a camera, pull the answers, write them to `reply`."""
     model = Model.load(bundle)
-    visitor = _Visitor(model)
     units: list[AgentUnit] = []
+    user_units: list[UserUnit] = []
     memory: list[tuple[int, int]] = []
     video = model.config.agent_video
     with (
         Session.open(model, world=WORLD, seed=SEED) as session,
         Mp4Writer(reply, FPS, (video.height, video.width), model.config.audio.sample_rate) as writer,
     ):
+        chunks = witnessed(
+            read_media(CLIP), model.config, lambda seen: user_units.extend(_with_one_frame(unit) for unit in seen)
+        )
         started = perf_counter()
-        for unit in converse(session, visitor.watch(read_media(CLIP)), "realtime"):
+        for unit in converse(session, chunks, "realtime"):
             writer.write(unit.frames, unit.audio)
-            units.append(replace(unit, frames=unit.frames[:1].copy()))  # the report shows one of the four
+            units.append(_with_one_frame(unit))
             memory.append((unit.index, _resident_bytes()))
             if unit.index % 25 == 0:
                 log(f"unit {unit.index}: {unit.latency_ms:.0f} ms")
         wall_s = perf_counter() - started
     return DemoRun(
         units=units,
-        user_units=visitor.units,
+        user_units=user_units,
         wall_s=wall_s,
         memory=memory,
         model=model.config.name,
@@ -59,25 +63,9 @@ def stream_clip(bundle: Bundle, reply: Path, log: Log) -> DemoRun:
     )
 
 
-class _Visitor:
-    """Keeps the user units that the session makes of the same chunks, for the report."""
-
-    def __init__(self, model: Model) -> None:
-        self._assembler = MediaAssembler(model.config, expect=("audio", "video"))
-        self.units: list[UserUnit] = []
-
-    def watch(self, chunks: Iterable[MediaChunk]) -> Iterator[MediaChunk]:
-        for chunk in chunks:
-            if isinstance(chunk, AudioChunk):
-                self._assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
-            else:
-                self._assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
-            self._keep(self._assembler.take())
-            yield chunk
-        self._keep(self._assembler.finish())
-
-    def _keep(self, units: Iterable[UserUnit]) -> None:
-        self.units += [replace(unit, frames=unit.frames[:1].copy()) for unit in units]
+def _with_one_frame(unit: Unit) -> Unit:
+    """The report shows one of a unit's four frames; the others would only count as memory of the session."""
+    return replace(unit, frames=unit.frames[:1].copy())
 
 
 def copy_clip(folder: Path) -> Path:

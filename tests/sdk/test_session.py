@@ -1,4 +1,4 @@
-"""Sessions on a real bundle: threads, queues, the media clock, and every way of using them wrongly."""
+"""Sessions on a real bundle: threads, queues, the media clock, asyncio, saving."""
 
 import asyncio
 import gc
@@ -16,15 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.media import user_units
+from tests.sessions import PATIENT_S, WORLD, answers, media, pull_all, push_units
 from wanedge.bundle import Bundle, pack
 from wanedge.model import Model
-from wanedge.session import Session, SessionClosed, SessionError, SessionFailed, SessionFull
-from wanedge.streaming import Streamer
+from wanedge.session import Session, SessionClosed, SessionFull
 from wanedge.units import AgentUnit
 from wanedge_runtimes.errors import InputError, WanEdgeError
-
-WORLD = "A bright lobby."
-PATIENT_S = 60.0  # far beyond what any unit takes, even on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +33,6 @@ def model(mini_bundle: Bundle) -> Model:
 def session(model: Model) -> Iterator[Session]:
     with Session.open(model, world=WORLD) as opened:
         yield opened
-
-
-def push_units(session: Session, count: int, first: int = 0) -> None:
-    for user in user_units(session.config, count, first=first):
-        session.push(audio=user.audio, video=user.frames)
-
-
-def pull_all(session: Session) -> list[AgentUnit]:
-    """Everything up to the end of the input."""
-    session.finish()
-    units: list[AgentUnit] = []
-    while not session.ended:
-        units += session.pull(timeout=PATIENT_S)
-    return units
-
-
-def media(units: list[AgentUnit]) -> list[tuple[int, str, bytes, bytes]]:
-    return [(u.index, u.text, u.audio.tobytes(), u.frames.tobytes()) for u in units]
-
-
-def answers(model: Model, count: int) -> list[tuple[int, str, bytes, bytes]]:
-    """What the synchronous core says to the same units."""
-    streamer = Streamer(model, WORLD)
-    return media([streamer.step(user) for user in user_units(model.config, count)])
 
 
 def test_a_session_answers_exactly_as_the_streamer_does(session: Session, model: Model) -> None:
@@ -267,117 +240,6 @@ def test_close_returns_while_units_wait_and_while_someone_pulls(model: Model) ->
     assert not puller.is_alive()
     assert isinstance(outcome[0], SessionClosed)
     assert not session._worker.is_alive()
-
-
-def test_a_closed_session_says_so(model: Model, tmp_path: Path) -> None:
-    session = Session.open(model)
-    session.close()
-    for use in (
-        lambda: session.push(text="hi"),
-        session.finish,
-        session.pull,
-        lambda: session.save(tmp_path / "state"),
-        lambda: session.resync(0.0),
-    ):
-        with pytest.raises(SessionClosed, match="closed"):
-            use()
-
-
-def test_push_after_finish_says_so(session: Session) -> None:
-    session.finish()
-    with pytest.raises(SessionClosed, match="push after finish"):
-        session.push(text="more")
-
-
-def test_pull_from_two_threads_is_refused(session: Session) -> None:
-    waiting = threading.Thread(target=lambda: session.pull(timeout=PATIENT_S))
-    waiting.start()
-    while not session._pulling.locked():
-        time.sleep(0.001)
-    with pytest.raises(SessionError, match="already running in another thread"):
-        session.pull()
-    push_units(session, 1)
-    waiting.join(PATIENT_S)
-    assert not waiting.is_alive()
-
-
-def test_an_error_in_the_worker_reaches_the_caller_with_its_cause(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def break_down(*_: object) -> None:
-        raise RuntimeError("the device fell off the bus")
-
-    monkeypatch.setattr(session.streamer, "respond", break_down)
-    push_units(session, 1)
-    with pytest.raises(SessionFailed, match="the device fell off the bus") as caught:
-        session.pull(timeout=PATIENT_S)
-    assert isinstance(caught.value.__cause__, RuntimeError)
-    with pytest.raises(SessionFailed):
-        session.push(text="hello?")
-    session.close()
-
-
-def good(session: Session) -> dict[str, object]:
-    user = next(iter(user_units(session.config, 1)))
-    return {"audio": user.audio, "video": user.frames}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"audio": np.array([0.0, np.nan], np.float32)}, "NaN|finite"),
-        ({"audio": np.array([0.0, np.inf], np.float32)}, "inf|finite"),
-        ({"audio": np.zeros(8, np.float64)}, "float64"),
-        ({"audio": np.zeros(0, np.float32)}, "empty|zero|no samples|length|0"),
-        ({"audio": np.zeros((2, 2, 2), np.float32)}, r"\(2, 2, 2\)|\[2, 2, 2\]|shape"),
-        ({"video": np.zeros((8, 8), np.uint8)}, r"\(8, 8\)|\[8, 8\]|shape"),
-        ({"video": np.zeros((8, 8, 3), np.float32)}, "float32"),
-        ({"audio_rate": 0}, "rate|0"),
-        ({"text": ""}, "text"),
-    ],
-)
-def test_bad_media_is_refused_whole_and_the_session_goes_on(
-    model: Model, change: dict[str, object], message: str
-) -> None:
-    """One bad half of a push must not let the other half in."""
-    with Session.open(model, world=WORLD) as session:
-        with pytest.raises(InputError, match=message) as caught:
-            session.push(**{**good(session), **change})
-        assert caught.value.hint
-        push_units(session, 3)
-        assert media(pull_all(session)) == answers(model, 3)
-
-
-def test_timestamps_that_jump_are_refused_and_resync_goes_on(session: Session, model: Model) -> None:
-    users = list(user_units(model.config, 3))
-    session.push(audio=users[0].audio, video=users[0].frames, timestamp=100.0)
-    for wrong in (90.0, 100.0, 500.0, float("nan")):
-        with pytest.raises(InputError) as caught:
-            session.push(audio=users[1].audio, video=users[1].frames, timestamp=wrong)
-        assert caught.value.hint
-    session.push(audio=users[1].audio, video=users[1].frames, timestamp=100.16)
-    session.resync(500.0)
-    session.push(audio=users[2].audio, video=users[2].frames, timestamp=500.0)
-    assert media(pull_all(session)) == answers(model, 3)
-
-
-def test_frames_may_change_their_size_at_any_time(session: Session) -> None:
-    samples = session.config.audio.samples
-    for height, width in ((48, 64), (1, 1), (720, 1280), (33, 17)):
-        frames = np.random.default_rng(0).integers(0, 256, (4, height, width, 3), dtype=np.uint8)
-        session.push(audio=np.zeros(samples, np.float32), video=frames)
-    assert [u.index for u in pull_all(session)] == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("kind", ["audio", "video"])
-def test_one_modality_alone_for_seconds_still_makes_units(session: Session, kind: str) -> None:
-    seconds = 3
-    if kind == "audio":
-        session.push(audio=np.zeros(seconds * session.config.audio.sample_rate, np.float32))
-    else:
-        session.push(video=np.zeros((seconds * 25, 8, 8, 3), np.uint8))
-    units = pull_all(session)
-    assert len(units) == -(-seconds * 1000 // 160)
 
 
 def test_a_session_opens_from_a_folder_an_archive_and_an_open_bundle(

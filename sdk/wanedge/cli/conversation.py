@@ -1,12 +1,13 @@
 """Drive a session from a stream of media chunks: push at the asked pace, hand out agent units as they come."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Literal
 
-from wanedge.media import AudioChunk, MediaChunk
+from wanedge.config import ModelConfig
+from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
 from wanedge.session import Session
-from wanedge.units import AgentUnit
+from wanedge.units import AgentUnit, UserUnit
 
 Pace = Literal["realtime", "max"]
 
@@ -31,6 +32,21 @@ def converse(session: Session, chunks: Iterable[MediaChunk], pace: Pace) -> Iter
     session.finish()
     while not session.ended:
         yield from session.pull(PATIENCE_S)
+
+
+def witnessed(
+    chunks: Iterable[MediaChunk], config: ModelConfig, keep: Callable[[list[UserUnit]], None]
+) -> Iterator[MediaChunk]:
+    """The chunks as they are, while `keep` is given the user units that a session makes of them."""
+    assembler = MediaAssembler(config, expect=("audio", "video"))  # as the session's, for the same units
+    for chunk in chunks:
+        if isinstance(chunk, AudioChunk):
+            assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+        else:
+            assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
+        keep(assembler.take())
+        yield chunk
+    keep(assembler.finish())
 
 
 def push(session: Session, chunk: MediaChunk) -> None:

@@ -1,7 +1,7 @@
 """What is written to the reply's file: the agent alone, or visitor and agent side by side."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -9,8 +9,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wanedge.cli.conversation import witnessed
 from wanedge.config import FPS, FRAMES_PER_UNIT, ModelConfig
-from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
+from wanedge.media import MediaChunk
 from wanedge.media.files import Mp4Writer
 from wanedge.units import AgentUnit, UserUnit
 
@@ -50,23 +51,16 @@ class SideBySide:
         user, agent = config.user_video, config.agent_video
         self._height = max(user.height, agent.height)
         self._writer = Mp4Writer(path, FPS, (self._height, user.width + agent.width), config.audio.sample_rate)
-        self._assembler = MediaAssembler(config, expect=("audio", "video"))  # as the session's, for the same units
+        self._config = config
         self._seen: deque[UserUnit] = deque()  # visitor's units whose answer has not come yet
         self._silence = np.zeros(config.audio.samples, dtype=np.float32)
         self._visitor: Frames = np.zeros((FRAMES_PER_UNIT, user.height, user.width, 3), dtype=np.uint8)
         self._agent: Frames = np.zeros((FRAMES_PER_UNIT, agent.height, agent.width, 3), dtype=np.uint8)
         self._voice = self._silence
 
-    def watch(self, chunks: Iterable[MediaChunk]) -> Iterator[MediaChunk]:
+    def watch(self, chunks: Iterable[MediaChunk]) -> Iterable[MediaChunk]:
         """The chunks as they are, while their units are kept for the picture."""
-        for chunk in chunks:
-            if isinstance(chunk, AudioChunk):
-                self._assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
-            else:
-                self._assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
-            self._seen += self._assembler.take()
-            yield chunk
-        self._seen += self._assembler.finish()
+        return witnessed(chunks, self._config, self._seen.extend)
 
     def add(self, unit: AgentUnit) -> None:
         user = self._seen.popleft()
