@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.configs import mini
 from wanedge.bundle import Bundle, verify
@@ -11,6 +12,10 @@ from wanedge_export.bundling import export_bundle
 from wanedge_export.model import ReferenceModel
 
 ROOT = Path(__file__).parent.parent
+
+# A busy machine is slow, and no claim of these tests is about time.
+settings.register_profile("wanedge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wanedge")
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def streamed(component: Component, name: str, pieces: list[torch.Tensor]) -> Ten
 partitions = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(sizes=partitions, seed=st.integers(0, 1000))
 @pytest.mark.parametrize(
     ("name", "input_name"),
@@ -141,7 +141,7 @@ def test_a_codec_gives_the_same_for_any_cutting_of_a_clip_into_units(
             torch.testing.assert_close(parts[key], expected, **TOLERANCE)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(units=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_the_audio_encoders_ring_equals_its_window_offline(model: ReferenceModel, units: int, seed: int) -> None:
     config: ModelConfig = model.config

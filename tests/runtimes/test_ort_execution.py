@@ -98,7 +98,7 @@ def test_onnx_runtime_copies_a_cache_only_when_past_and_present_differ(tmp_path:
     assert len(re.findall("copying past_cache", done.stderr)) == copies, done.stderr
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(blocks=st.lists(st.integers(1, 7), min_size=1, max_size=8), seed=st.integers(0, 99))
 def test_any_sequence_of_block_sizes_on_one_state_equals_attention_over_all_tokens(
     cache: OrtExecutable, blocks: list[int], seed: int
@@ -117,7 +117,7 @@ def test_any_sequence_of_block_sizes_on_one_state_equals_attention_over_all_toke
 # swap
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(units=st.integers(1, 9), seed=st.integers(0, 99))
 def test_a_swapped_tail_equals_one_convolution_over_everything(tail: OrtExecutable, units: int, seed: int) -> None:
     state, x = tail.new_state(), frames(seed, units)
@@ -127,7 +127,7 @@ def test_a_swapped_tail_equals_one_convolution_over_everything(tail: OrtExecutab
     np.testing.assert_allclose(got[0], np.einsum("cnk,ock->on", windows, CONV_WEIGHT), atol=FLOAT32_TOLERANCE)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     steps=st.lists(st.sampled_from(["run", "other call", "reset", "round trip"]), max_size=12),
     seed=st.integers(0, 99),

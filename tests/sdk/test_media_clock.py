@@ -70,7 +70,7 @@ def test_the_frame_of_a_grid_time_is_the_latest_one_before_it():
     assert shades(assembler.finish())[:25] == expected
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(-0.0049, 0.0049), min_size=20, max_size=20))
 def test_a_camera_at_the_models_rate_keeps_every_frame_when_its_stamps_jitter(jitter):
     assembler = MediaAssembler(TINY)
@@ -80,7 +80,7 @@ def test_a_camera_at_the_models_rate_keeps_every_frame_when_its_stamps_jitter(ji
     assert shades(assembler.finish())[:20] == list(range(20))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(jitter=st.lists(st.floats(-0.039, 0.039), min_size=1, max_size=30), origin=st.floats(-1e6, 1e9))
 def test_jitter_of_audio_timestamps_changes_nothing(jitter, origin):
     random = np.random.default_rng(0)
@@ -270,7 +270,7 @@ def test_a_click_and_a_flash_of_the_same_time_meet_in_the_same_frame_of_the_same
     assert flash == at
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_the_timestamps_units_come_in_order_and_the_assembler_survives(data):
     assembler = MediaAssembler(TINY)

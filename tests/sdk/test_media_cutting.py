@@ -61,7 +61,7 @@ def pieces(draw, length):
     return [slice(a, b) for a, b in pairwise(edges) if a < b]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), clip=clips(), stamped=st.booleans(), origin=st.sampled_from([0.0, 17.25, 1.7e9]))
 def test_units_do_not_depend_on_cutting_or_interleaving(data, clip, stamped, origin):
     assembler = MediaAssembler(TINY, patience_ms=PATIENCE_MS, expect=BOTH)
@@ -102,7 +102,7 @@ def test_units_do_not_depend_on_cutting_or_interleaving(data, clip, stamped, ori
     assert (stats.dropped_samples, stats.dropped_frames) == (0, 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clip=clips())
 def test_every_unit_is_whole_and_the_media_is_covered_exactly_once(clip):
     units = in_one_push(clip)
@@ -117,7 +117,7 @@ def test_every_unit_is_whole_and_the_media_is_covered_exactly_once(clip):
         assert unit.frames.dtype == np.uint8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rate=st.integers(8_000, 192_000),
     cuts=st.lists(st.integers(1, 20_000), min_size=1, max_size=4),

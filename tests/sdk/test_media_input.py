@@ -150,7 +150,7 @@ def test_float_audio_outside_the_range_is_clipped_and_counted():
     assert assembler.stats.clipped_samples == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.integers(1, 300), columns=st.integers(1, 300), shade=st.integers(0, 255))
 def test_a_frame_of_any_size_keeps_its_colour(rows, columns, shade):
     image = np.full((rows, columns, 3), (shade, 255 - shade, 7), np.uint8)

@@ -40,7 +40,7 @@ def test_a_session_answers_exactly_as_the_streamer_does(session: Session, model:
     assert media(pull_all(session)) == answers(model, 9)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(1, 3000), min_size=1, max_size=12), frames_at_once=st.integers(1, 7))
 def test_any_way_of_cutting_the_input_gives_the_same_bytes(model: Model, cuts: list[int], frames_at_once: int) -> None:
     units = 4

@@ -79,7 +79,7 @@ def type_in(user: UserUnit) -> UserUnit:
     return replace(user, text="Hello")
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(changed=st.integers(0, 11), change=st.sampled_from([shout, invert, type_in]))
 def test_a_changed_unit_changes_nothing_before_it_and_everything_that_can_see_it(
     model: Model, changed: int, change: Callable[[UserUnit], UserUnit]
