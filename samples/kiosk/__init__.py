@@ -1,0 +1,1 @@
+"""The kiosk guide: its data, its training and its evaluation."""
