@@ -252,8 +252,9 @@ def test_runs_allocate_nothing_that_stays(cache: OrtExecutable, tail: OrtExecuta
     run(1500)
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    # A run that kept even one small object would keep 6000 of them, 100 kB and more.
-    assert grown < 10_000
+    # A run that kept even one small object would keep 6000 of them, 100 kB and more; other parts of the process may
+    # allocate a few kB meanwhile.
+    assert grown < 50_000
     assert process.memory_info().rss - resident < 1 << 20
 
 
