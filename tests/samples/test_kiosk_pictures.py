@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from samples.kiosk.pictures.animation import BEHAVIOURS, Cue, Mouth, Scene, animate, mouth_from_pcm
@@ -278,6 +278,7 @@ def test_a_clip_is_the_same_for_a_seed_and_differs_between_seeds():
 
 
 @given(leaves=st.integers(41, 110), seed=st.integers(0, 50), comes=WAYS, goes=WAYS)
+@example(leaves=102, seed=16, comes="ahead", goes="ahead")  # somebody waited too close to the picture's edge
 @settings(max_examples=12, deadline=None, phases=NO_SHRINKING)
 def test_a_later_change_of_the_script_never_changes_an_earlier_picture(leaves, seed, comes, goes):
     frames = 120

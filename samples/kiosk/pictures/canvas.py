@@ -7,8 +7,9 @@ pixels of the part it belongs to only. All shapes of a part share one patch, and
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,6 +72,12 @@ class Canvas:
         self.planes: Array = np.empty((3, frames, height, width), np.float32)
         self.planes[:] = background if background.ndim == 4 else background[:, None]
         self.edge_px = EDGE_PX + soft_px
+
+    def during(self, first: int, stop: int) -> Self:
+        """The frames first .. stop-1 of this canvas; what is drawn on them is drawn on it."""
+        part = copy(self)
+        part.planes = self.planes[:, first:stop]
+        return part
 
     def patch(self, pose: Pose, box: Box) -> Patch:
         """The pixels that `box`, in the pose's units, can touch in any frame."""

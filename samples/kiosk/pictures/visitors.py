@@ -240,8 +240,12 @@ def _motion(
 
 
 def _draw(canvas: Canvas, actor: _Actor, start: int, stop: int, unit: float, width: int) -> None:
-    if not actor.on[start:stop].any():
+    shown = start + np.flatnonzero(actor.on[start:stop])
+    if not len(shown):
         return
+    # Not a frame before or after: someone who waits beside the picture may reach into it with a shoulder.
+    canvas = canvas.during(int(shown[0]) - start, int(shown[-1]) + 1 - start)
+    start, stop = int(shown[0]), int(shown[-1]) + 1
     part = slice(start, stop)
     scale = (actor.scale[part] * unit).astype(np.float32)
     ground = HORIZON * unit + CAMERA_HEIGHT * scale
