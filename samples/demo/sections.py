@@ -147,10 +147,12 @@ def memory(run: DemoRun, summary: Summary) -> str:
     chart = Chart(Axis(begin, end, "s", 12), held, 150, "Resident memory")
     chart.area([(x, held.low, y) for x, y in points], "memory")
     chart.line(points, "memory", f"{points[0][1]:.1f} MB at the start, {points[-1][1]:.1f} MB at the end")
+    kept_mb = sum(u.audio.nbytes + u.frames.nbytes for u in (*run.units, *run.user_units)) / 1e6
     return _section(
         "Memory",
         f"Resident memory of the process. After the first {WARM_UP_UNITS} units it changed by "
-        f"{summary.memory.growth_mb:+.1f} MB. The axis does not start at zero.",
+        f"{summary.memory.growth_mb:+.1f} MB; over the run, {kept_mb:.1f} MB of media were kept for this page. "
+        "The axis does not start at zero.",
         chart.html(),
     )
 
