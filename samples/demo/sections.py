@@ -147,7 +147,10 @@ def memory(run: DemoRun, summary: Summary) -> str:
     chart = Chart(Axis(begin, end, "s", 12), held, 150, "Resident memory")
     chart.area([(x, held.low, y) for x, y in points], "memory")
     chart.line(points, "memory", f"{points[0][1]:.1f} MB at the start, {points[-1][1]:.1f} MB at the end")
-    kept_mb = sum(u.audio.nbytes + u.frames.nbytes for u in (*run.units, *run.user_units)) / 1e6
+    pairs = zip(run.units, run.user_units, strict=True)
+    kept_mb = (
+        sum(a.nbytes for ours, theirs in pairs for a in (ours.audio, ours.frames, theirs.audio, theirs.frames)) / 1e6
+    )
     return _section(
         "Memory",
         f"Resident memory of the process. After the first {WARM_UP_UNITS} units it changed by "
