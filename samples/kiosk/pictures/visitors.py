@@ -32,12 +32,16 @@ FAR = 0.6  # where those come from who walk up to the kiosk
 BACKGROUND = (0.4, 0.85)  # passers-by
 OFF = 16.0  # person units beyond the picture's edge that hide the widest person
 STRIDE = 15.0  # person units per half cycle of the walk
+ALREADY_THERE = -150  # frame of setting out from which on even the slowest walk is over at frame 0
 FEATURES_FROM = 1.0  # pixels per person unit at which a face gets features
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One visitor: sets out at frame `arrives`, turns to go at frame `leaves` (None: stays)."""
+    """One visitor: sets out at frame `arrives`, turns to go at frame `leaves` (None: stays).
+
+    A negative `arrives` is before the clip: at ALREADY_THERE or earlier the walk is over when the clip begins.
+    """
 
     arrives: int
     leaves: int | None = None
@@ -59,7 +63,8 @@ class VisitorTruth:
     """What is so in each frame.
 
     present: bool [T], a visitor is near and at least half in view. x: float32 [T], -1 left to 1 right, NaN where nobody
-    is present. appears, leaves: frames at which somebody first is present, and no longer is.
+    is present. appears, leaves: frames at which somebody first is present, and no longer is. Who is there from the
+    start has not appeared.
     """
 
     present: NDArray[np.bool_]
@@ -104,6 +109,23 @@ def visitor_clip(
     return clip, truth
 
 
+def visitor_truth(
+    seed: int, frames: int, script: VisitorScript, height: int = HEIGHT, width: int = WIDTH
+) -> VisitorTruth:
+    """The truth of `visitor_clip` with the same arguments, without drawing it."""
+    across = width / (height / DESIGN_HEIGHT)
+    return _truth([_walk(seed, frames, visit, across) for visit in script.visits], across, frames)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Where a person is. x: [T], design units from the picture's middle. scale: [T], units per person unit."""
+
+    x: Track
+    scale: Track
+    on: NDArray[np.bool_]  # in or near the picture
+
+
 @dataclass(frozen=True)
 class _Actor:
     """A person on the stage. x: [T], design units from the picture's middle. scale: [T], units per person unit."""
@@ -132,19 +154,34 @@ def _check(frames: int, script: VisitorScript, height: int, width: int, backgrou
 
 
 def _visitor(seed: int, frames: int, visit: Visit, script: VisitorScript, width: float) -> _Actor:
-    # The frame of arrival, not the place in the script, names the person: a later visit never changes an earlier one.
-    key = (300, visit.arrives)
-    rng = stream(seed, *key)
+    rng = stream(seed, *_key(visit))
     look = Look.seeded(rng)
-    x, scale = _path(rng, frames, visit, width)
-    sway = 0.5 * drift(stream(seed, *key, 1), frames, 45)
-    x = x + sway * scale
+    walk = _walked(rng, seed, frames, visit, width)
     now = np.arange(frames)
     leaves = frames if visit.leaves is None else visit.leaves
     speech = np.zeros(frames) if script.speech is None else script.speech.astype(np.float64)
     speech = np.where((now >= visit.arrives) & (now < leaves), speech, 0.0)
-    motion = _motion(seed, key, frames, x, scale, speech, greets_at=visit.arrives if rng.random() < 0.35 else None)
-    return _Actor(look, motion, x, scale, (now >= visit.arrives) & (np.abs(x) < width / 2 + OFF * scale))
+    greets_at = visit.arrives if rng.random() < 0.35 else None
+    motion = _motion(seed, _key(visit), frames, walk.x, walk.scale, speech, greets_at)
+    return _Actor(look, motion, walk.x, walk.scale, walk.on)
+
+
+def _walk(seed: int, frames: int, visit: Visit, width: float) -> _Walk:
+    """Where the visitor is who `_visitor` draws."""
+    rng = stream(seed, *_key(visit))
+    Look.seeded(rng)  # the look is drawn from the same stream, before the path
+    return _walked(rng, seed, frames, visit, width)
+
+
+def _walked(rng: np.random.Generator, seed: int, frames: int, visit: Visit, width: float) -> _Walk:
+    x, scale = _path(rng, frames, visit, width)
+    x = x + 0.5 * drift(stream(seed, *_key(visit), 1), frames, 45) * scale
+    return _Walk(x, scale, (np.arange(frames) >= visit.arrives) & (np.abs(x) < width / 2 + OFF * scale))
+
+
+def _key(visit: Visit) -> tuple[int, ...]:
+    # The frame of arrival, not the place in the script, names the person: a later visit never changes an earlier one.
+    return 300, visit.arrives % (1 << 32)  # seeds of random streams are not negative
 
 
 def _path(rng: np.random.Generator, frames: int, visit: Visit, width: float) -> tuple[Track, Track]:
@@ -254,13 +291,13 @@ def _draw(canvas: Canvas, actor: _Actor, start: int, stop: int, unit: float, wid
     draw_person(canvas, pose, actor.look, motion, face=bool(actor.scale[start] > FEATURES_FROM))
 
 
-def _truth(visitors: list[_Actor], width: float, frames: int) -> VisitorTruth:
+def _truth(visitors: Sequence[_Actor | _Walk], width: float, frames: int) -> VisitorTruth:
     here = [(a.scale >= NEAR) & (np.abs(a.x) <= width / 2) & a.on for a in visitors]
     present = np.any(here, axis=0) if here else np.zeros(frames, bool)
     x = np.full(frames, np.nan, np.float32)
     for actor, there in zip(visitors, here, strict=True):
         free = there & np.isnan(x)  # with two at the kiosk, the one who came first
         x[free] = (actor.x / (width / 2))[free]
-    change = np.flatnonzero(np.diff(present.astype(np.int8), prepend=0))
+    change = np.flatnonzero(np.diff(present.astype(np.int8), prepend=present[:1].astype(np.int8)))
     appears = tuple(int(f) for f in change if present[f])
     return VisitorTruth(present, x, appears, tuple(int(f) for f in change if not present[f]))
