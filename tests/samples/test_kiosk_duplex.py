@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples.kiosk import tools
 from samples.kiosk.duplex import rules
+from samples.kiosk.duplex.__main__ import film
 from samples.kiosk.duplex.guide import FADE_SAMPLES, guide_audio, guide_cues, guide_thoughts, guide_video
 from samples.kiosk.duplex.rules import right_replies
 from samples.kiosk.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script, write_script
+from samples.kiosk.duplex.timeline import timeline
 from samples.kiosk.duplex.visitor import visitor_audio, visitor_talk, visitor_video
 from samples.kiosk.pictures.visitors import VisitorTruth
 from samples.kiosk.speech.intents import behaviours, expected_reply
@@ -20,7 +23,9 @@ from samples.kiosk.speech.utterances import HEARD, GuideUtterance, Utterance, Wo
 from samples.kiosk.speech.voices import installed
 from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
 
-from wanedge.config import TINY
+from wanedge.config import FPS, TINY
+from wanedge.media.chunks import AudioChunk, VideoChunk
+from wanedge.media.files import read_media
 from wanedge.text import Tokenizer
 from wanedge_export.tokenizer import LOBBY
 from wanedge_runtimes.errors import InputError
@@ -329,3 +334,30 @@ def test_the_mouth_moves_in_speech_and_behaviours_come_with_their_text() -> None
         # Every reply's one behaviour stands first in its text, so none is lost to an interruption.
         told = [(4 * reply.text_unit, behaviours(reply.text)[0]) for reply in script.replies]
         assert [(cue.frame, cue.behaviour) for cue in guide_cues(script)] == told
+
+
+# To look at
+
+
+@needs_voices
+def test_the_timeline_names_everything_that_happens_in_order() -> None:
+    for script in all_scripts():
+        about, _, *rows = timeline(script).splitlines()
+        assert script.world.text in about
+        starts = [float(row.split()[0]) for row in rows]
+        assert starts == sorted(starts)
+        for text in [reply.text for reply in script.replies] + [said.utterance.text for said in script.phrases]:
+            assert any(text in row for row in rows)
+
+
+@needs_voices
+@pytest.mark.slow
+def test_the_film_is_as_long_as_the_script_and_both_are_heard(tmp_path: Path) -> None:
+    script = script_of("conversation", 0, 50)
+    assert script.replies
+    chunks = list(read_media(film(tmp_path / "talk.mp4", script)))
+    assert sum(isinstance(chunk, VideoChunk) for chunk in chunks) == 50 * 4
+    pcm = np.concatenate([np.asarray(c.pcm, np.float32).mean(axis=1) for c in chunks if isinstance(c, AudioChunk)])
+    assert abs(len(pcm) / 16_000 - script.frames / FPS) < 0.1
+    both = visitor_audio(script) + guide_audio(script)
+    assert np.corrcoef(pcm[: both.size], both[: pcm.size])[0, 1] > 0.9
