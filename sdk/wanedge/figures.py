@@ -28,7 +28,7 @@ from pydantic import (
     FiniteFloat,
     JsonValue,
     ModelWrapValidatorHandler,
-    PositiveInt,
+    NonNegativeInt,
     ValidationError,
     computed_field,
     field_validator,
@@ -61,15 +61,16 @@ class _Strict(BaseModel):
 class Measure(_Strict):
     """One measured number.
 
+    value: None where nothing could be measured, and then n is 0 and a bar is missed.
     low, high: the 95 % interval; None where the samples are too few to bound that side, or where nothing was sampled.
     n: samples. bar: what is asked of the value, e.g. "<= 0.60"; None where nothing is.
     """
 
-    value: FiniteFloat
+    value: FiniteFloat | None
     unit: str = Field(min_length=1, description='"ms", "ratio", "MB", "dB", ...')
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    n: PositiveInt = 1
+    n: NonNegativeInt = 1
     bar: str | None = None
 
     @computed_field  # type: ignore[prop-decorator]
@@ -79,7 +80,7 @@ class Measure(_Strict):
         if self.bar is None:
             return None
         compare, limit = parse_bar(self.bar)
-        return compare(self.value, limit)
+        return self.value is not None and compare(self.value, limit)
 
     @field_validator("bar")
     @classmethod
@@ -92,6 +93,12 @@ class Measure(_Strict):
     def _interval_is_ordered(self) -> Self:
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_measured_says_so(self) -> Self:
+        if (self.value is None) is not (self.n == 0):
+            raise ValueError(f"value {self.value} of {self.n} samples: without samples, and only then, it is null")
         return self
 
     @model_validator(mode="wrap")

@@ -191,3 +191,13 @@ def test_statistics_of_nothing_are_refused(samples):
         percentile(samples, 50)
     with pytest.raises(InputError, match="finite samples"):
         bootstrap(np.mean, samples)
+
+
+def test_what_was_not_measured_misses_its_bar_and_is_no_number():
+    nothing = Measure(value=None, unit="share", n=0, bar=">= 0.95")
+    assert nothing.met is False
+    assert Measure(value=None, unit="share", n=0).met is None
+    assert Measure.model_validate_json(nothing.model_dump_json()) == nothing
+    for value, n in ((None, 3), (0.5, 0)):
+        with pytest.raises(ValidationError, match="without samples"):
+            Measure(value=value, unit="share", n=n)

@@ -90,7 +90,7 @@ def _print(figures: "Figures") -> None:
     def bound(value: float | None) -> str:
         return "" if value is None else f"{value:.3f}"
 
-    rows = [(name, f"{m.value:.3f}", m.unit, bound(m.low), bound(m.high), m.n) for name, m in figures.measures.items()]
+    rows = [(name, bound(m.value), m.unit, bound(m.low), bound(m.high), m.n) for name, m in figures.measures.items()]
     columns = ("measure", "value", "unit", "low", "high", "n")
     machine = figures.machine
     title = f"{machine['runtime']}, {machine['variant']}, on {machine['cpu']}, {machine['cores']} cores"
