@@ -175,6 +175,7 @@ class Rope:
     def __init__(self, config: BackboneConfig) -> None:
         half = config.head_dim // 2
         self._frequency = config.rope_base ** (-np.arange(half, dtype=np.float64) / half)
+        self._frequency[round(config.rope_share * half) :] = 0.0
         self._axis = np.zeros(half, dtype=np.intp)
         for number, pairs in ((1, config.rope_sections[1]), (2, config.rope_sections[2])):
             self._axis[number : 3 * pairs : 3] = number

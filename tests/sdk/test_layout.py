@@ -107,6 +107,19 @@ def test_every_axis_of_rope_gets_high_and_low_frequencies() -> None:
         assert turned.max() > 0.1, "a step of one row must turn some pair visibly"
 
 
+@given(st.integers(0, 4_000_000), st.floats(0.1, 1.0))
+def test_the_slowest_pairs_stand_still_however_far_a_session_has_run(position: int, share: float) -> None:
+    config = PRESETS["tiny"].backbone.model_copy(update={"rope_share": share})
+    whole = config.model_copy(update={"rope_share": 1.0})
+    turning = round(share * (config.head_dim // 2))
+    at = np.full((1, 3), float(position))
+    (cos, sin), (cos_all, sin_all) = Rope(config)(at), Rope(whole)(at)
+    assert (cos[..., turning:] == 1.0).all()
+    assert (sin[..., turning:] == 0.0).all()
+    assert np.array_equal(cos[..., :turning], cos_all[..., :turning])
+    assert np.array_equal(sin[..., :turning], sin_all[..., :turning])
+
+
 @given(st.integers(0, 4_000_000))
 def test_the_table_of_offsets_is_rope_at_any_origin(unit: int) -> None:
     config = mini()

@@ -139,9 +139,9 @@ class _Frames(nn.Module):
 
 
 def _fold(x: Tensor, group: int) -> Tensor:
-    """[1, C, T] -> [1, T / group, group * C]: neighbouring frames become one token."""
-    _, channels, frames = x.shape
-    return x.transpose(1, 2).reshape(1, frames // group, group * channels)
+    """[B, C, T] -> [B, T / group, group * C]: neighbouring frames become one token."""
+    batch, channels, frames = x.shape
+    return x.transpose(1, 2).reshape(batch, frames // group, group * channels)
 
 
 class AudioEncoder(nn.Module):
@@ -253,7 +253,8 @@ class AudioDecoder(nn.Module):
 
     def forward(self, inputs: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
         latents = inputs["latents"]
-        x = self.inp(latents).reshape(1, latents.shape[1] * self.config.frames_per_token, self.config.channels)
+        batch, tokens, _ = latents.shape
+        x = self.inp(latents).reshape(batch, tokens * self.config.frames_per_token, self.config.channels)
         x, present = self.frames(x.transpose(1, 2), state)
         frames = self.head(self.norm(x.transpose(1, 2))).transpose(1, 2)
         pcm, tail = self.spectrum(frames, state.get("overlap"))

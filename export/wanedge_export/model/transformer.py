@@ -45,16 +45,16 @@ class Attention(nn.Module):
         past_key: Tensor | None,
         past_value: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        c, tokens = self.config, x.shape[1]
-        query = self.q_norm(self.q_proj(x).view(1, tokens, c.heads, c.head_dim)).transpose(1, 2)
-        key = self.k_norm(self.k_proj(x).view(1, tokens, c.kv_heads, c.head_dim)).transpose(1, 2)
-        value = self.v_proj(x).view(1, tokens, c.kv_heads, c.head_dim).transpose(1, 2)
+        c, (batch, tokens, _) = self.config, x.shape
+        query = self.q_norm(self.q_proj(x).view(batch, tokens, c.heads, c.head_dim)).transpose(1, 2)
+        key = self.k_norm(self.k_proj(x).view(batch, tokens, c.kv_heads, c.head_dim)).transpose(1, 2)
+        value = self.v_proj(x).view(batch, tokens, c.kv_heads, c.head_dim).transpose(1, 2)
         query, key = rotary(query, cos, sin), rotary(key, cos, sin)
         if past_key is not None and past_value is not None and write_index is not None:
             key = cache_write(past_key, key, write_index)
             value = cache_write(past_value, value, write_index)
         out = attention(query, key, value, mask).transpose(1, 2)
-        return self.o_proj(out.reshape(1, tokens, c.heads * c.head_dim)), key, value
+        return self.o_proj(out.reshape(batch, tokens, c.heads * c.head_dim)), key, value
 
 
 class SwiGLU(nn.Module):

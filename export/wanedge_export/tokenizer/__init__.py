@@ -19,20 +19,30 @@ HERE = Path(__file__).parent
 LOBBY = HERE / "lobby.json"
 CORPUS = HERE / "corpus.txt"
 
+# What the agent does beside speaking (paper v0.3: behaviour in parentheses). One token each, so that a gesture does not
+# hold up the words behind it. Ours.
+BEHAVIOURS = ("(waves)", "(smiles)", "(nods)", "(shakes head)", "(points left)", "(points right)")
 
-def train(corpus: list[str], vocabulary: int, states: tuple[str, ...]) -> Tokenizer:
-    """Byte-level BPE with at most `vocabulary` tokens; any text can be encoded, for every byte is a token."""
+
+def train(
+    corpus: list[str], vocabulary: int, states: tuple[str, ...], whole: tuple[str, ...] = BEHAVIOURS
+) -> Tokenizer:
+    """Byte-level BPE with at most `vocabulary` tokens; any text can be encoded, for every byte is a token.
+
+    whole: texts that are one token each.
+    """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     special = [AddedToken(name, special=True, normalized=False) for name in (PAD, WORLD, *states)]
     trainer = BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocabulary - len(whole),
         special_tokens=special,
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in whole])
     return tokenizer
 
 

@@ -1,0 +1,125 @@
+"""From the stages' checkpoints to one model: averaged weights, and latents of mean 0 and spread 1.
+
+    python -m samples.kiosk.training.assemble out/kiosk/model.safetensors
+
+The flow starts from noise of spread 1, so each latent channel is brought to that scale by changing the encoder's last
+and the decoder's first layer; the graphs stay as they are.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor, nn
+
+from samples.kiosk.tools import OUT
+from samples.kiosk.training.audio_vae import AudioVae, load_voices
+from samples.kiosk.training.ears import ListeningEars
+from samples.kiosk.training.eyes import WatchingEyes
+from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
+from samples.kiosk.training.video_vae import VideoVae
+from wanedge.cli.outcome import reported
+from wanedge.config import TINY, ModelConfig
+from wanedge_export.model import ReferenceModel
+from wanedge_runtimes.errors import InputError
+
+SPEECH_S: Final = 120  # of the guide's voice, for the latents' scale
+CLIPS: Final = 40
+
+
+def assemble(
+    path: Annotated[Path, typer.Argument(help="Where the weights go.")],
+    folder: Annotated[Path, typer.Option(help="The stages' checkpoints.")] = OUT / "training",
+) -> None:
+    """Put the trained parts into one weights file; parts without a checkpoint keep their seeded weights."""
+    with reported():
+        model = ReferenceModel(TINY)
+        take_codecs(model, folder)
+        take_senses(model, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:
+    """`module` with the averaged weights of a stage. Raises InputError when the stage was not trained."""
+    if not checkpoint.exists():
+        stage = checkpoint.parent.name
+        raise InputError(
+            f"stage {stage} has no checkpoint at {checkpoint}", hint=f"run: python -m samples.kiosk.training {stage}"
+        )
+    held: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    prefix = "module."
+    weights = {name.removeprefix(prefix): t for name, t in held["average"].items() if name.startswith(prefix)}
+    module.load_state_dict(weights)
+    return module.eval()
+
+
+def take_codecs(model: ReferenceModel, folder: Path) -> None:
+    """Both VAEs, their latents scaled."""
+    audio = AudioVae(model.config.audio)
+    averaged(audio, folder / "audio-vae" / "last.pt")
+    video = VideoVae(model.config.agent_video)
+    averaged(video, folder / "video-vae" / "last.pt")
+    with torch.no_grad():
+        scale_latents(audio.encoder.out, audio.decoder.inp, _audio_means(audio))
+        scale_latents(video.encoder.out, video.decoder.inp, _video_means(video))
+    model.audio_vae_encoder.load_state_dict(audio.encoder.state_dict())
+    model.audio_decoder.load_state_dict(audio.decoder.state_dict())
+    model.video_vae_encoder.load_state_dict(video.encoder.state_dict())
+    model.video_decoder.load_state_dict(video.decoder.state_dict())
+
+
+def take_senses(model: ReferenceModel, folder: Path) -> None:
+    """Ears and eyes, without the heads that taught them."""
+    config: ModelConfig = model.config
+    ears = ListeningEars(config)
+    averaged(ears, folder / "ears" / "last.pt")
+    eyes = WatchingEyes(config)
+    averaged(eyes, folder / "eyes" / "last.pt")
+    model.audio_encoder.load_state_dict(ears.encoder.state_dict())
+    model.video_encoder.load_state_dict(eyes.encoder.state_dict())
+
+
+def scale_latents(out: nn.Linear | nn.Conv2d, inp: nn.Linear | nn.Conv2d, latents: Tensor) -> None:
+    """Change an encoder's last layer so that `latents` [n, L] would have mean 0 and spread 1, and the decoder's first
+    so that nothing else changes. The encoder's second half of outputs is the log-variance; a decoder may take several
+    units' latents side by side, each L wide. A convolution that pads sees zeros beyond the picture's edge, which after
+    the change mean the channels' average instead of zero: the edge's few tokens are made slightly otherwise.
+    """
+    centre, spread = latents.mean(dim=0), latents.std(dim=0)
+    width = len(centre)
+    shape = (-1,) + (1,) * (out.weight.ndim - 1)
+    assert out.bias is not None
+    assert inp.bias is not None
+    out.weight[:width] /= spread.view(shape)
+    out.bias[:width] = (out.bias[:width] - centre) / spread
+    out.bias[width:] -= 2 * spread.log()
+    times = inp.weight.shape[1] // width
+    across = (1, -1) + (1,) * (inp.weight.ndim - 2)
+    inp.bias += (inp.weight * centre.repeat(times).view(across)).flatten(1).sum(dim=1)
+    inp.weight *= spread.repeat(times).view(across)
+
+
+def _audio_means(vae: AudioVae) -> Tensor:
+    pcm = _joined(load_voices().train["guide"])
+    return vae.encode(torch.from_numpy(pcm)[None])[0][0]
+
+
+def _joined(clips: Iterable[np.ndarray[Any, np.dtype[np.float32]]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """SPEECH_S seconds of clips, a fifth of a second of silence between them, in whole units."""
+    gap = np.zeros(3200, np.float32)
+    parts = [part for clip in clips for part in (clip, gap)]
+    return np.concatenate(parts)[: SPEECH_S * 16_000 // 2560 * 2560]
+
+
+def _video_means(vae: VideoVae) -> Tensor:
+    frames = [guide_clip(HELD_OUT_CLIPS + number) for number in range(CLIPS)]
+    return torch.cat([vae.encode(torch.from_numpy(clip)[None])[0][0] for clip in frames])
+
+
+if __name__ == "__main__":
+    typer.run(assemble)

@@ -1,0 +1,205 @@
+"""Conversations made once and read many times: what the sequence stages train on.
+
+    python -m samples.kiosk.training.pool draw      # scripts, sound and pictures: needs no weights
+    python -m samples.kiosk.training.pool encode    # tokens and latents by the frozen encoders
+
+A folder `out/kiosk/pool`, a pair of files a conversation. Both commands go on where they were.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.progress import track
+
+from samples.kiosk.duplex.guide import guide_audio, guide_thoughts, guide_video
+from samples.kiosk.duplex.rules import REPLY_DELAY_UNITS
+from samples.kiosk.duplex.script import KINDS, Kind, Script, write_script
+from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
+from samples.kiosk.speech.clip import as_int16
+from samples.kiosk.tools import OUT
+from samples.kiosk.training.ears import hear
+from samples.kiosk.training.guide_voice import moved_forward
+from wanedge.config import TINY, ModelConfig
+from wanedge.text import Tokenizer
+from wanedge_export.model import ReferenceModel
+from wanedge_export.tokenizer import LOBBY
+
+POOL: Final = OUT / "pool"
+UNITS: Final = 100  # 16 s
+# How often each kind comes: mostly talk, and enough of what must not be answered.
+MIX: Final[tuple[Kind, ...]] = (
+    "conversation", "interruption", "conversation", "two questions", "false start",
+    "conversation", "arrival", "interruption", "conversation", "empty", "two questions", "long silence",
+)  # fmt: skip
+ENCODED_AT_ONCE: Final = 25  # units: memory stays small
+
+assert set(MIX) == set(KINDS)
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A conversation's media and labels. K units.
+
+    pcm: int16 [K * samples], what the microphone hears. camera: uint8 [4K, h, w, 3]. voice: float16 [K * samples], the
+    guide. face: uint8 [4K, H, W, 3], the guide; [0, H, W, 3] where only listening is trained. states: [K].
+    texts: [K, slots]. quiet: [K], nothing is being said or is still to be answered. world: [P].
+    """
+
+    pcm: NDArray[np.int16]
+    camera: NDArray[np.uint8]
+    voice: NDArray[np.float16]
+    face: NDArray[np.uint8]
+    states: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    quiet: NDArray[np.bool_]
+    world: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The same as the backbone meets it, float16 where not an id.
+
+    heard: [K, Na, D]. seen: [K, Nv, D]. audio: [K, Na, La] and video: [K, Nv, Lv], the guide's latents, or [0, ...].
+    """
+
+    heard: NDArray[np.float16]
+    seen: NDArray[np.float16]
+    audio: NDArray[np.float16]
+    video: NDArray[np.float16]
+    states: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    quiet: NDArray[np.bool_]
+    world: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        with np.load(path) as held:
+            return cls(**{f.name: held[f.name] for f in fields(cls)})
+
+
+def script_of(number: int) -> Script:
+    """The pool's conversation `number`, of the training split."""
+    return write_script("train", number, UNITS, MIX[number % len(MIX)])
+
+
+def drawn(script: Script, tokenizer: Tokenizer, config: ModelConfig, face: bool) -> Drawn:
+    """Everything of a script, drawn."""
+    camera, truth = visitor_video(script, config.user_video.height, config.user_video.width)
+    states, texts = guide_thoughts(script, truth, tokenizer, config.text.agent_slots)
+    shape = (0, config.agent_video.height, config.agent_video.width, 3)
+    return Drawn(
+        pcm=as_int16(visitor_audio(script)),
+        camera=camera,
+        voice=guide_audio(script).astype(np.float16),
+        face=guide_video(script, truth) if face else np.zeros(shape, np.uint8),
+        states=states,
+        texts=texts,
+        quiet=quiet_units(script),
+        world=np.array(tokenizer.encode_world(script.world.text, config.prefill)),
+    )
+
+
+def quiet_units(script: Script) -> NDArray[np.bool_]:
+    """[K]: where a crop may begin without losing what its labels depend on."""
+    quiet = np.ones(script.units, dtype=np.bool_)
+    for phrase in script.phrases:
+        quiet[phrase.first_unit : phrase.last_unit + REPLY_DELAY_UNITS + 1] = False
+    for reply in script.replies:
+        asked = reply.text_unit if reply.phrase is None else script.phrases[reply.phrase].first_unit
+        quiet[max(0, min(asked, reply.text_unit - REPLY_DELAY_UNITS)) : reply.end_unit + 1] = False
+    return quiet
+
+
+@torch.no_grad()
+def encoded(model: ReferenceModel, media: Drawn) -> Encoded:
+    """By the model's encoders; latents are the means."""
+    config = model.config
+    units = len(media.states)
+    pcm = torch.from_numpy(media.pcm.astype(np.float32) / 32768.0)[None]
+    heard = hear(model.audio_encoder, config, pcm)
+    seen = _by_parts(model.video_encoder, media.camera, "tokens")
+    audio = torch.zeros(0, config.audio.tokens, config.audio.latent)
+    video = torch.zeros(0, config.agent_video.tokens, config.agent_video.latent)
+    if len(media.face):
+        voice = torch.from_numpy(moved_forward(media.voice.astype(np.float32), config.audio))[None]
+        audio = model.audio_vae_encoder({"pcm": voice}, {})[0]["mean"]
+        video = _by_parts(model.video_vae_encoder, media.face, "mean")
+
+    def half(x: torch.Tensor, tokens: int) -> NDArray[np.float16]:
+        return np.asarray(x.reshape(-1, tokens, x.shape[-1]).half().numpy())
+
+    assert heard.shape[1] == units * config.audio.tokens
+    return Encoded(
+        heard=half(heard, config.audio.tokens),
+        seen=half(seen, config.user_video.tokens),
+        audio=half(audio, config.audio.tokens),
+        video=half(video, config.agent_video.tokens),
+        states=media.states,
+        texts=media.texts,
+        quiet=media.quiet,
+        world=media.world,
+    )
+
+
+def _by_parts(reader: torch.nn.Module, frames: NDArray[np.uint8], name: str) -> torch.Tensor:
+    """A frame reader over a whole clip, some units at a time with its state: [1, K * tokens, width]."""
+    state: dict[str, torch.Tensor] = {}
+    parts = []
+    for first in range(0, len(frames), 4 * ENCODED_AT_ONCE):
+        some = torch.from_numpy(frames[first : first + 4 * ENCODED_AT_ONCE])[None]
+        out, state = reader({"frames": some}, state)
+        parts.append(out[name])
+    return torch.cat(parts, dim=1)
+
+
+@app.command()
+def draw(
+    first: Annotated[int, typer.Option(help="Number of the first conversation.")] = 0,
+    count: Annotated[int, typer.Option(help="How many.")] = 300,
+    face: Annotated[bool, typer.Option(help="Draw the guide too; without, only listening can be trained.")] = True,
+) -> None:
+    """Draw conversations."""
+    tokenizer = Tokenizer(LOBBY, TINY)
+    for number in track(range(first, first + count), "draw"):
+        path = POOL / f"{number:06d}.drawn.npz"
+        if not path.exists():
+            _write(path, drawn(script_of(number), tokenizer, TINY, face))
+
+
+@app.command()
+def encode(weights: Annotated[Path, typer.Argument(help="The assembled encoders, safetensors.")]) -> None:
+    """Encode every drawn conversation that is not encoded yet."""
+    model = ReferenceModel.load(TINY, weights)
+    for path in track(sorted(POOL.glob("*.drawn.npz")), "encode"):
+        made = path.with_name(path.name.replace("drawn", "encoded"))
+        if not made.exists():
+            with np.load(path) as held:
+                media = Drawn(**{f.name: held[f.name] for f in fields(Drawn)})
+            _write(made, encoded(model, media))
+
+
+def conversations() -> Iterator[Encoded]:
+    """Every encoded conversation, in order."""
+    for path in sorted(POOL.glob("*.encoded.npz")):
+        yield Encoded.read(path)
+
+
+def _write(path: Path, held: Drawn | Encoded) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, **{f.name: getattr(held, f.name) for f in fields(held)})
+    os.replace(part, path)  # noqa: PTH105  # atomic on every system
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,61 @@
+"""The stages by name, each with the plan that made the shipped weights."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from samples.kiosk.tools import OUT
+from samples.kiosk.training.audio_vae import AudioVaeStage
+from samples.kiosk.training.duplex import DuplexStage, Lesson
+from samples.kiosk.training.ears import EarsStage
+from samples.kiosk.training.eyes import EyesStage
+from samples.kiosk.training.loop import Plan, Stage
+from samples.kiosk.training.pool import conversations
+from samples.kiosk.training.video_vae import VideoVaeStage
+from wanedge.config import TINY
+from wanedge_export.model import ReferenceModel
+from wanedge_runtimes.errors import InputError
+
+Maker = Callable[[], Stage[Any]]
+ENCODERS: Final = OUT / "encoders.safetensors"
+
+# In turn: listening and speaking apart, then whole sequences, which are what the stream is made of.
+APART: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "speaking", "whole")
+APART_SHARE: Final = 0.75
+
+
+def stage(name: str, steps: int | None = None) -> tuple[Stage[Any], Plan]:
+    """A stage and its plan, shortened or lengthened to `steps`. Raises InputError for an unknown name."""
+    if name not in STAGES:
+        raise InputError(f"there is no stage '{name}'", hint=f"choose one of: {', '.join(STAGES)}")
+    make, plan = STAGES[name]
+    plan = plan if steps is None else replace(plan, steps=steps)
+    return make(plan), plan
+
+
+def lesson_at(step: int, steps: int) -> Lesson:
+    return "whole" if step >= APART_SHARE * steps else APART[step % len(APART)]
+
+
+def _duplex(plan: Plan) -> Stage[Any]:
+    weights: Path = ENCODERS
+    if not weights.exists():
+        raise InputError(
+            f"the frozen encoders are not at {weights}",
+            hint=f"run: python -m samples.kiosk.training.assemble {weights} and then the pool's draw and encode",
+        )
+    model = ReferenceModel.load(TINY, weights)
+    return DuplexStage(model, list(conversations()), lambda step: lesson_at(step, plan.steps))
+
+
+STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
+    "audio-vae": (
+        lambda _: AudioVaeStage(TINY.audio),
+        Plan(steps=3400, rate=1e-3, betas=(0.8, 0.99), hold=0.4, measure_every=1000),
+    ),
+    "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
+    "ears": (lambda _: EarsStage(TINY), Plan(steps=1500, rate=2e-3, muon=True, measure_every=250)),
+    "eyes": (lambda _: EyesStage(TINY), Plan(steps=500, rate=1e-3, hold=0.2)),
+    "duplex": (_duplex, Plan(steps=1000, rate=1.5e-3, warmup=0.03, hold=0.4, muon=True, measure_every=250)),
+}
