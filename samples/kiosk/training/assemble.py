@@ -1,11 +1,14 @@
 """From the stages' checkpoints to one model: averaged weights, and latents of mean 0 and spread 1.
 
-    python -m samples.kiosk.training.assemble out/kiosk/model.safetensors
+    python -m samples.kiosk.training.assemble encoders out/kiosk/encoders.safetensors    # before the backbone's stage
+    python -m samples.kiosk.training.assemble ship                                       # after it
 
 The flow starts from noise of spread 1, so each latent channel is brought to that scale by changing the encoder's last
 and the decoder's first layer; the graphs stay as they are.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 from samples.kiosk.tools import OUT
 from samples.kiosk.training.audio_vae import AudioVae, load_voices
+from samples.kiosk.training.duplex import MOVED
 from samples.kiosk.training.ears import ListeningEars
 from samples.kiosk.training.eyes import WatchingEyes
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
@@ -26,22 +30,49 @@ from wanedge.config import TINY, ModelConfig
 from wanedge_export.model import ReferenceModel
 from wanedge_runtimes.errors import InputError
 
+SHIPPED: Final = Path(__file__).parents[1] / "weights"
 SPEECH_S: Final = 120  # of the guide's voice, for the latents' scale
 CLIPS: Final = 40
 
 
-def assemble(
-    path: Annotated[Path, typer.Argument(help="Where the weights go.")],
-    folder: Annotated[Path, typer.Option(help="The stages' checkpoints.")] = OUT / "training",
+app = typer.Typer(add_completion=False, help=__doc__)
+Folder = Annotated[Path, typer.Option(help="The stages' checkpoints.")]
+CHECKPOINTS: Final = OUT / "training"
+
+
+@app.command()
+def encoders(
+    path: Annotated[Path, typer.Argument(help="Where the weights go.")] = OUT / "encoders.safetensors",
+    folder: Folder = CHECKPOINTS,
 ) -> None:
-    """Put the trained parts into one weights file; parts without a checkpoint keep their seeded weights."""
+    """Codecs and senses as the backbone's stage meets them, float32; the backbone is seeded."""
     with reported():
         model = ReferenceModel(TINY)
-        take_codecs(model, folder)
+        with torch.no_grad():
+            take_codecs(model, folder)
         take_senses(model, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def ship(
+    weights: Annotated[Path, typer.Option(help="What `encoders` wrote, on which the backbone was trained.")] = OUT
+    / "encoders.safetensors",
+    folder: Folder = CHECKPOINTS,
+    out: Annotated[Path, typer.Option(help="Where the shipped files go.")] = SHIPPED,
+) -> None:
+    """The whole model in float16 with its SHA-256 beside it."""
+    with reported():
+        model = ReferenceModel.load(TINY, weights)
+        take_backbone(model, folder)
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "kiosk-tiny.safetensors"
+        model.save(path, torch.float16)
+        about = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "model": TINY.name, "dtype": "float16"}
+        path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {about['sha256']}")
 
 
 def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:
@@ -59,14 +90,13 @@ def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:
 
 
 def take_codecs(model: ReferenceModel, folder: Path) -> None:
-    """Both VAEs, their latents scaled."""
+    """Both VAEs, their latents scaled. Not to be differentiated."""
     audio = AudioVae(model.config.audio)
     averaged(audio, folder / "audio-vae" / "last.pt")
     video = VideoVae(model.config.agent_video)
     averaged(video, folder / "video-vae" / "last.pt")
-    with torch.no_grad():
-        scale_latents(audio.encoder.out, audio.decoder.inp, _audio_means(audio))
-        scale_latents(video.encoder.out, video.decoder.inp, _video_means(video))
+    scale_latents(audio.encoder.out, audio.decoder.inp, _audio_means(audio))
+    scale_latents(video.encoder.out, video.decoder.inp, _video_means(video))
     model.audio_vae_encoder.load_state_dict(audio.encoder.state_dict())
     model.audio_decoder.load_state_dict(audio.decoder.state_dict())
     model.video_vae_encoder.load_state_dict(video.encoder.state_dict())
@@ -82,6 +112,12 @@ def take_senses(model: ReferenceModel, folder: Path) -> None:
     averaged(eyes, folder / "eyes" / "last.pt")
     model.audio_encoder.load_state_dict(ears.encoder.state_dict())
     model.video_encoder.load_state_dict(eyes.encoder.state_dict())
+
+
+def take_backbone(model: ReferenceModel, folder: Path) -> None:
+    """What the duplex stage trains."""
+    parts = nn.ModuleDict({name: getattr(model, name) for name in MOVED})
+    averaged(parts, folder / "duplex" / "last.pt")
 
 
 def scale_latents(out: nn.Linear | nn.Conv2d, inp: nn.Linear | nn.Conv2d, latents: Tensor) -> None:
@@ -122,4 +158,4 @@ def _video_means(vae: VideoVae) -> Tensor:
 
 
 if __name__ == "__main__":
-    typer.run(assemble)
+    app()

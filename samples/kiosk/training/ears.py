@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from samples.kiosk.speech.clip import SAMPLE_RATE, Samples
 from samples.kiosk.speech.intents import INTENTS
 from samples.kiosk.speech.judge import words
-from samples.kiosk.speech.utterances import LOBBY_WITHOUT_NOISE, Heard, Sound, background, visitor_utterance
+from samples.kiosk.speech.utterances import (
+    LOBBY_WITHOUT_NOISE,
+    Heard,
+    Sound,
+    Utterance,
+    background,
+    visitor_utterance,
+)
 from samples.kiosk.training.loop import Losses
 from wanedge.config import ModelConfig
 from wanedge.layout import Rope, audio_encoder_ring, token_positions
@@ -81,7 +88,7 @@ class EarsStage:
         intent, speech = np.full(tokens, NOTHING), np.zeros(tokens, np.float32)
         spelled: list[int] = []
         if split != "train" or rng.random() >= EMPTY_SHARE:
-            said = visitor_utterance(split, seed, conditions=LOBBY_WITHOUT_NOISE)
+            said: Utterance = visitor_utterance(split, seed, conditions=LOBBY_WITHOUT_NOISE)
             start = int(rng.uniform(0.05, LATEST_START_S) * SAMPLE_RATE)
             room = min(said.pcm.size, count - start)
             pcm = pcm.copy()

@@ -8,7 +8,7 @@ A folder `out/kiosk/pool`, a pair of files a conversation. Both commands go on w
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -122,9 +122,6 @@ def quiet_units(script: Script) -> NDArray[np.bool_]:
 def encoded(model: ReferenceModel, media: Drawn) -> Encoded:
     """By the model's encoders; latents are the means."""
     config = model.config
-    units = len(media.states)
-    pcm = torch.from_numpy(media.pcm.astype(np.float32) / 32768.0)[None]
-    heard = hear(model.audio_encoder, config, pcm)
     seen = _by_parts(model.video_encoder, media.camera, "tokens")
     audio = torch.zeros(0, config.audio.tokens, config.audio.latent)
     video = torch.zeros(0, config.agent_video.tokens, config.agent_video.latent)
@@ -133,20 +130,27 @@ def encoded(model: ReferenceModel, media: Drawn) -> Encoded:
         audio = model.audio_vae_encoder({"pcm": voice}, {})[0]["mean"]
         video = _by_parts(model.video_vae_encoder, media.face, "mean")
 
-    def half(x: torch.Tensor, tokens: int) -> NDArray[np.float16]:
-        return np.asarray(x.reshape(-1, tokens, x.shape[-1]).half().numpy())
-
-    assert heard.shape[1] == units * config.audio.tokens
     return Encoded(
-        heard=half(heard, config.audio.tokens),
-        seen=half(seen, config.user_video.tokens),
-        audio=half(audio, config.audio.tokens),
-        video=half(video, config.agent_video.tokens),
+        heard=heard_by(model, media.pcm),
+        seen=_half(seen, config.user_video.tokens),
+        audio=_half(audio, config.audio.tokens),
+        video=_half(video, config.agent_video.tokens),
         states=media.states,
         texts=media.texts,
         quiet=media.quiet,
         world=media.world,
     )
+
+
+@torch.no_grad()
+def heard_by(model: ReferenceModel, pcm: NDArray[np.int16]) -> NDArray[np.float16]:
+    """The user audio tokens [K, Na, D] of a conversation's pcm [K * samples]."""
+    samples = torch.from_numpy(pcm.astype(np.float32) / 32768.0)[None]
+    return _half(hear(model.audio_encoder, model.config, samples), model.config.audio.tokens)
+
+
+def _half(x: torch.Tensor, tokens: int) -> NDArray[np.float16]:
+    return np.asarray(x.reshape(-1, tokens, x.shape[-1]).half().numpy())
 
 
 def _by_parts(reader: torch.nn.Module, frames: NDArray[np.uint8], name: str) -> torch.Tensor:
@@ -175,15 +179,23 @@ def draw(
 
 
 @app.command()
-def encode(weights: Annotated[Path, typer.Argument(help="The assembled encoders, safetensors.")]) -> None:
+def encode(
+    weights: Annotated[Path, typer.Argument(help="The assembled encoders, safetensors.")] = OUT
+    / "encoders.safetensors",
+    ears_only: Annotated[bool, typer.Option(help="Only what is heard, anew: the ears were trained further.")] = False,
+) -> None:
     """Encode every drawn conversation that is not encoded yet."""
     model = ReferenceModel.load(TINY, weights)
+    torch.set_num_threads(1)
     for path in track(sorted(POOL.glob("*.drawn.npz")), "encode"):
         made = path.with_name(path.name.replace("drawn", "encoded"))
-        if not made.exists():
-            with np.load(path) as held:
-                media = Drawn(**{f.name: held[f.name] for f in fields(Drawn)})
-            _write(made, encoded(model, media))
+        if made.exists() and not ears_only:
+            continue
+        with np.load(path) as held:
+            if ears_only:
+                _write(made, replace(Encoded.read(made), heard=heard_by(model, held["pcm"])))
+            else:
+                _write(made, encoded(model, Drawn(**{f.name: held[f.name] for f in fields(Drawn)})))
 
 
 def conversations() -> Iterator[Encoded]:

@@ -20,9 +20,10 @@ from wanedge_runtimes.errors import InputError
 Maker = Callable[[], Stage[Any]]
 ENCODERS: Final = OUT / "encoders.safetensors"
 
-# In turn: listening and speaking apart, then whole sequences, which are what the stream is made of.
-APART: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "speaking", "whole")
-APART_SHARE: Final = 0.75
+# Speaking first, which is harder and needs no ears; then listening and speaking in turn; in the end whole sequences,
+# which are what the stream is made of.
+IN_TURN: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "speaking", "whole")
+SPEAKING_UNTIL, IN_TURN_UNTIL = 0.3, 0.75  # of the steps
 
 
 def stage(name: str, steps: int | None = None) -> tuple[Stage[Any], Plan]:
@@ -35,7 +36,9 @@ def stage(name: str, steps: int | None = None) -> tuple[Stage[Any], Plan]:
 
 
 def lesson_at(step: int, steps: int) -> Lesson:
-    return "whole" if step >= APART_SHARE * steps else APART[step % len(APART)]
+    if step < SPEAKING_UNTIL * steps:
+        return "speaking"
+    return IN_TURN[step % len(IN_TURN)] if step < IN_TURN_UNTIL * steps else "whole"
 
 
 def _duplex(plan: Plan) -> Stage[Any]:
@@ -43,7 +46,7 @@ def _duplex(plan: Plan) -> Stage[Any]:
     if not weights.exists():
         raise InputError(
             f"the frozen encoders are not at {weights}",
-            hint=f"run: python -m samples.kiosk.training.assemble {weights} and then the pool's draw and encode",
+            hint="run: python -m samples.kiosk.training.assemble encoders, and then the pool's draw and encode",
         )
     model = ReferenceModel.load(TINY, weights)
     return DuplexStage(model, list(conversations()), lambda step: lesson_at(step, plan.steps))
@@ -55,7 +58,7 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
         Plan(steps=3400, rate=1e-3, betas=(0.8, 0.99), hold=0.4, measure_every=1000),
     ),
     "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
-    "ears": (lambda _: EarsStage(TINY), Plan(steps=1500, rate=2e-3, muon=True, measure_every=250)),
+    "ears": (lambda _: EarsStage(TINY), Plan(steps=1000, rate=2e-3, muon=True, measure_every=250)),
     "eyes": (lambda _: EyesStage(TINY), Plan(steps=500, rate=1e-3, hold=0.2)),
-    "duplex": (_duplex, Plan(steps=1000, rate=1.5e-3, warmup=0.03, hold=0.4, muon=True, measure_every=250)),
+    "duplex": (_duplex, Plan(steps=800, rate=2e-3, warmup=0.04, hold=0.4, muon=True, measure_every=200)),
 }
