@@ -16,7 +16,8 @@ from wanedge.units import AgentUnit
 _PAIRS = 12  # of pictures in the contact sheet
 _COLUMNS = 600  # of a waveform
 _STATE_COLOURS = 4
-_LINE_UNITS = 8  # text of the reply is listed in lines of about 1.3 s
+_LINE_UNITS = 8  # noise is listed in lines of about 1.3 s
+_PAUSE_UNITS = 3  # without text, between two things that the guide says
 
 
 def conversation(run: DemoRun, clip: str, reply: str) -> str:
@@ -35,15 +36,15 @@ def conversation(run: DemoRun, clip: str, reply: str) -> str:
 def text(run: DemoRun) -> str:
     """What was said and written, with times."""
     heard = [(s.start_s, s.end_s, "visitor", f"{s.words} ({s.speaker})") for s in run.transcript.said]
-    lines = sorted([*heard, *_written(run.units)], key=lambda line: (line[0], line[2] != "visitor"))
+    lines = sorted([*heard, *_written(run)], key=lambda line: (line[0], line[2] != "visitor"))
     rows = "".join(
         f'<tr><td class="time">{start:.2f} to {end:.2f} s</td><td><span class="who {who}">{who}</span></td>'
         f'<td class="words{" mono" if who == "agent" else ""}">{escape(words)}</td></tr>'
         for start, end, who, words in lines
     )
     return (
-        '<section><h2>Words</h2><p class="note">The visitor\'s words are those of the recordings, and the model hears '
-        "only their sound. The agent's are the text tokens of its units.</p>"
+        f'<section><h2>Words</h2><p class="note">The visitor\'s words are those of the recordings, and the model hears '
+        f"only their sound. The agent's are the text tokens of its units. World text: {escape(run.world)}</p>"
         f'<div class="scroll"><table><tbody>{rows}</tbody></table></div></section>'
     )
 
@@ -83,6 +84,9 @@ def _waveform(run: DemoRun, samples: NDArray[np.float32], who: str, peak: float)
         for said in run.transcript.said:
             chart.bar(said.start_s, said.end_s, -peak, peak, "spoken", f"{said.start_s:.2f} s: {said.words}")
             chart.words(said.start_s, "visitor", said.words)
+    if who == "agent" and run.weights == "trained":
+        for begin, until, _, words in _written(run):
+            chart.bar(begin, until, -peak, peak, "answered", f"{begin:.2f} s: {words}")
     columns = np.array_split(samples, min(_COLUMNS, samples.size))
     times = np.linspace(start, end, len(columns))
     chart.area([(float(t), float(c.min()), float(c.max())) for t, c in zip(times, columns, strict=True)], who)
@@ -115,13 +119,30 @@ def _states(run: DemoRun) -> str:
     )
 
 
-def _written(units: Sequence[AgentUnit]) -> Iterator[tuple[float, float, str, str]]:
-    """The reply's text in lines of some units, empty ones left out."""
-    for first in range(0, len(units), _LINE_UNITS):
-        line = units[first : first + _LINE_UNITS]
+def _written(run: DemoRun) -> Iterator[tuple[float, float, str, str]]:
+    """The reply's text in lines: a trained model's by what it says at a time, noise in pieces of some units."""
+    for line in _utterances(run.units) if run.weights == "trained" else _pieces(run.units):
         words = "".join(unit.text for unit in line).strip()
         if words:
             yield line[0].index * UNIT_MS / 1000, (line[-1].index + 1) * UNIT_MS / 1000, "agent", _printable(words)
+
+
+def _pieces(units: Sequence[AgentUnit]) -> Iterator[Sequence[AgentUnit]]:
+    for first in range(0, len(units), _LINE_UNITS):
+        yield units[first : first + _LINE_UNITS]
+
+
+def _utterances(units: Sequence[AgentUnit]) -> Iterator[Sequence[AgentUnit]]:
+    """Runs of units with text; a pause of some units without any ends one."""
+    run: list[AgentUnit] = []
+    for unit in units:
+        if run and unit.text.strip() and unit.index - run[-1].index > _PAUSE_UNITS:
+            yield run
+            run = []
+        if unit.text.strip():
+            run.append(unit)
+    if run:
+        yield run
 
 
 def _printable(words: str) -> str:

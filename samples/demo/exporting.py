@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from samples.demo.pipeline import ROOT, SEED
+from samples.demo.pipeline import SEED
+from samples.demo.shipped import ROOT, scene
 from wanedge.bundle import Bundle, BundleError
 from wanedge.cli.outcome import reported
 from wanedge.config import PRESETS
@@ -22,12 +23,15 @@ PRESET = "tiny"
 def export_demo_bundle(path: Annotated[Path, typer.Argument(help="Where the bundle goes.")]) -> None:
     """Export the demo's bundle; one that these same sources made before is taken as it is."""
     with reported():
-        note = f"random, seed {SEED}; sources {_sources_digest()}"
+        shown = scene()
+        origin = f"random, seed {SEED}" if shown.weights is None else f"{shown.model}, sha256 {shown.sha256}"
+        note = f"{origin}; sources {_sources_digest()}"
         if _is_there(path, note):
             _say(f"{path} is there already")
             return
-        model = load_or_seed(PRESETS[PRESET], None, SEED)
-        export_bundle(model, path, note=note, command="make demo", overwrite=path.exists(), log=_say)
+        model = load_or_seed(PRESETS[PRESET], shown.weights, SEED)
+        trained = shown.weights is not None
+        export_bundle(model, path, trained=trained, note=note, command="make demo", overwrite=path.exists(), log=_say)
 
 
 def _is_there(path: Path, note: str) -> bool:

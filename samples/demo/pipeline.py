@@ -8,37 +8,36 @@ from time import perf_counter
 from typing import TypeVar
 
 from samples.demo.run import ComponentRow, DemoRun, Transcript
+from samples.demo.shipped import ROOT, Scene
 from wanedge.bundle import Bundle
 from wanedge.cli.conversation import converse, witnessed
 from wanedge.config import FPS
-from wanedge.figures import machine_facts
+from wanedge.figures import Figures, machine_facts
 from wanedge.media.files import Mp4Writer, read_media
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.session import Session
 from wanedge.units import AgentUnit, UserUnit
 
-ROOT = Path(__file__).parents[2]
-CLIP = ROOT / "samples" / "media" / "visitor.mp4"
 SEED = 0
-WORLD = "A bright lobby. The guide is friendly."
+EVALUATION = ROOT / "docs" / "figures" / "evaluation.json"
 
 Unit = TypeVar("Unit", AgentUnit, UserUnit)
 Log = Callable[[str], None]
 
 
-def stream_clip(bundle: Bundle, reply: Path, log: Log) -> DemoRun:
-    """Push the clip at the pace of a microphone and a camera, pull the answers, write them to `reply`."""
+def stream_clip(bundle: Bundle, shown: Scene, reply: Path, log: Log) -> DemoRun:
+    """Push the scene's clip at the pace of a microphone and a camera, pull the answers, write them to `reply`."""
     model = Model.load(bundle)
     units: list[AgentUnit] = []
     user_units: list[UserUnit] = []
     memory: list[tuple[int, int]] = []
     video = model.config.agent_video
     with (
-        Session.open(model, world=WORLD, seed=SEED) as session,
+        Session.open(model, world=shown.world, seed=SEED) as session,
         Mp4Writer(reply, FPS, (video.height, video.width), model.config.audio.sample_rate) as writer,
     ):
         chunks = witnessed(
-            read_media(CLIP), model.config, lambda seen: user_units.extend(_with_one_frame(unit) for unit in seen)
+            read_media(shown.clip), model.config, lambda seen: user_units.extend(_with_one_frame(unit) for unit in seen)
         )
         started = perf_counter()
         for unit in converse(session, chunks, "realtime"):
@@ -59,7 +58,9 @@ def stream_clip(bundle: Bundle, reply: Path, log: Log) -> DemoRun:
         weights=bundle.manifest.weights,
         machine=machine_facts(),
         components=_component_rows(bundle, model),
-        transcript=Transcript.read(CLIP.with_suffix(".json")),
+        transcript=Transcript.read(shown.clip.with_suffix(".json")),
+        world=shown.world,
+        evaluation=Figures.read(EVALUATION) if EVALUATION.exists() and shown.weights else None,
     )
 
 
@@ -68,9 +69,9 @@ def _with_one_frame(unit: Unit) -> Unit:
     return replace(unit, frames=unit.frames[:1].copy())
 
 
-def copy_clip(folder: Path) -> Path:
+def copy_clip(shown: Scene, folder: Path) -> Path:
     """The visitor's clip beside the report, which plays it."""
-    return Path(shutil.copy(CLIP, folder / CLIP.name))
+    return Path(shutil.copy(shown.clip, folder / shown.clip.name))
 
 
 def _component_rows(bundle: Bundle, model: Model) -> list[ComponentRow]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from samples.demo import sections
 from samples.demo.conversation import conversation, text
+from samples.demo.evaluation import evaluation
 from samples.demo.run import DemoRun
 from samples.demo.summary import Summary, summarise
 from wanedge.bundle.durable import staged_file
@@ -29,10 +30,11 @@ def page(run: DemoRun, summary: Summary, clip: str, reply: str) -> str:
             sections.weights_banner(run),
             sections.tiles(run, summary),
             conversation(run, clip, reply),
+            *((text(run), evaluation(run)) if run.weights == "trained" else ()),
             sections.latency(run, summary),
             sections.stages(summary),
             sections.memory(run, summary),
-            text(run),
+            *(() if run.weights == "trained" else (text(run),)),
             sections.components(run),
             sections.machine(run),
         )

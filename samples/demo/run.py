@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, ValidationError
 
+from wanedge.figures import Figures
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError
 
@@ -25,12 +26,16 @@ class Said(_Strict):
 
 
 class Transcript(_Strict):
-    """What is said in a clip; samples/media/visitor.json. credit: authors and licence of the clip."""
+    """What is said in a clip; samples/media/visitor.json.
+
+    credit: authors and licence of the clip. world: the world text that belongs to it; None for any.
+    """
 
     clip: str
     seconds: FiniteFloat
     language: str
     credit: str
+    world: str | None = None
     said: tuple[Said, ...]
 
     @classmethod
@@ -40,7 +45,7 @@ class Transcript(_Strict):
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise InputError(
-                f"{path} is not a transcript: {error}", hint="make it: python -m samples.media.make_clip"
+                f"{path} is not a transcript: {error}", hint="get it again: git checkout -- samples/media"
             ) from error
 
 
@@ -61,7 +66,8 @@ class DemoRun:
 
     units: the agent's answers, in order. user_units: what they answer, of the same indices.
     wall_s: seconds from the first push to the last unit. memory: (unit index, resident bytes), in order.
-    weights: whether the model was trained. machine: `wanedge.figures.machine_facts()`.
+    weights: whether the model was trained. machine: `wanedge.figures.machine_facts()`. world: the world text.
+    evaluation: how the shipped guide was judged, docs/figures/evaluation.json; None where that is not there.
     """
 
     units: Sequence[AgentUnit]
@@ -75,6 +81,8 @@ class DemoRun:
     machine: dict[str, JsonValue]
     components: Sequence[ComponentRow]
     transcript: Transcript
+    world: str = ""
+    evaluation: Figures | None = None
 
     def __post_init__(self) -> None:
         if not self.units or not self.memory:

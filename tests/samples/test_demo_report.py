@@ -16,6 +16,7 @@ from samples.demo.report import page, write_report
 from samples.demo.run import ComponentRow, DemoRun, Said, Transcript
 from samples.demo.summary import summarise
 
+from wanedge.figures import Figures, Measure, made
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError
 
@@ -200,6 +201,34 @@ def test_random_weights_are_confessed_and_trained_ones_are_not_accused():
     assert "The reply is noise." not in html_of(run_of([90.0] * 5, weights="trained"))
 
 
+def test_what_a_trained_model_says_is_listed_by_utterance_and_before_the_timings():
+    run = run_of([90.0] * 20, weights="trained", world="The guide's name is Nina.")
+    said = {4: "(waves) ", 5: "Hello!", 7: " I am Nina.", 14: "Goodbye!"}
+    html = html_of(replace(run, units=[replace(unit, text=said.get(unit.index, "")) for unit in run.units]))
+    text = re.sub(r"<[^>]*>", " ", html)
+    assert re.search(r"0\.64 to 1\.28 s\s+agent\s+\(waves\) Hello! I am Nina\.", text)
+    assert re.search(r"2\.24 to 2\.40 s\s+agent\s+Goodbye!", text)
+    assert "World text: The guide&#x27;s name is Nina." in html
+    assert html.index("<h2>Words</h2>") < html.index("<h2>Latency of every unit</h2>")
+    assert html.count('class="bar answered"') == 2
+
+
+def test_the_kept_evaluation_is_shown_with_its_misses_and_its_absence_is_told():
+    measures = {
+        "right_reply_voices": Measure(value=0.97, unit="share", n=100, low=0.92, high=0.99, bar=">= 0.95"),
+        "guide_word_errors": Measure(value=0.31, unit="ratio", n=90, bar="<= 0.15"),
+    }
+    figures = Figures(machine={"cpu": "Cpu 1"}, made=made("python -m evaluate", None, None), measures=measures)
+    shown = Reader(html_of(run_of([90.0] * 5, weights="trained", evaluation=figures)))
+    words = " ".join(shown.words)
+    assert "Right reply, unknown voices" in words
+    assert "0.97" in words
+    assert "missed" in words
+    assert "not in this run" in words
+    assert "No figures of an evaluation are kept" in html_of(run_of([90.0] * 5, weights="trained"))
+    assert "No figures of an evaluation are kept" not in html_of(run_of([90.0] * 5))
+
+
 def test_the_visitors_words_and_the_replys_are_there_with_their_times():
     text = re.sub(r"<[^>]*>", " ", html_of(run_of([90.0] * 10)))
     assert "0.10 to 0.40 s" in text
@@ -245,9 +274,9 @@ def test_a_run_without_stage_times_is_refused():
         replace(run, units=[run.units[0], replace(run.units[1], stages_ms={})])
 
 
-def test_a_transcript_that_is_none_says_how_to_make_one(tmp_path: Path):
+def test_a_transcript_that_is_none_says_how_to_get_one(tmp_path: Path):
     (tmp_path / "visitor.json").write_text('{"clip": 3}')
-    with pytest.raises(InputError, match="make_clip"):
+    with pytest.raises(InputError, match="git checkout"):
         Transcript.read(tmp_path / "visitor.json")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from samples.kiosk.evaluate.codec import clip_count, codecs
 from samples.kiosk.evaluate.commit import commit
 from samples.kiosk.evaluate.drift import drift
-from samples.kiosk.evaluate.items import FULL, QUICK, Item, items
+from samples.kiosk.evaluate.items import FULL, QUICK, items
 from samples.kiosk.evaluate.measures import Measures, behaviour, two_steps
 from samples.kiosk.evaluate.page import write_page
 from samples.kiosk.evaluate.record import Record
@@ -68,7 +67,7 @@ def evaluate(
         with _progress() as progress:
             task = progress.add_task("conversations, units", total=sum(item.units for item in planned))
             records = take_place(planned, setting, workers, lambda units: progress.advance(task, units))
-            found = _measured(records, planned, setting, guide, name, quick, progress)
+            found = _measured(records, setting, guide, name, quick, progress)
         figures = Figures(
             machine=machine_facts() | {"runtime": runtime, "variant": name, "weights": guide.manifest.weights},
             made=made(_command(), commit(), guide.digest),
@@ -84,7 +83,6 @@ def evaluate(
 
 def _measured(
     records: dict[str, Record],
-    planned: Sequence[Item],
     setting: Setting,
     guide: Bundle,
     variant: str,
@@ -154,8 +152,7 @@ def _print(figures: Figures, as_json: bool) -> None:
 
     marks = {None: "", True: "met", False: "MISSED"}
     rows = [
-        (name, "not measured" if m.value is None else number(m.value), m.unit, number(m.low), number(m.high), m.n)
-        + (m.bar or "", marks[m.met])
+        (name, number(m.value) or "not measured", m.unit, number(m.low), number(m.high), m.n, m.bar or "", marks[m.met])
         for name, m in figures.measures.items()
     ]
     columns = ("measure", "value", "unit", "low", "high", "n", "bar", "")

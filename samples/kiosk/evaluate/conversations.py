@@ -23,6 +23,7 @@ from wanedge.config import UNIT_MS
 
 PICTURES: Final = 10  # of a strip
 COLUMNS: Final = 500  # of a waveform
+PEAK: Final = 0.6  # of full scale, at the edges of a waveform
 BITS: Final = 32_000
 
 
@@ -78,11 +79,11 @@ def _tracks(record: Record, media: Shown) -> str:
     charts = []
     for who, pcm in (("visitor", media.heard), ("agent", media.said)):
         chart = Chart(
-            Axis(0, end, "s", 12, labels=who == "agent"), Axis(-0.6, 0.6, "", labels=False), 44, f"Sound: {who}"
+            Axis(0, end, "s", 12, labels=who == "agent"), Axis(-PEAK, PEAK, "", labels=False), 44, f"Sound: {who}"
         )
         if who == "visitor":
             for one in record.asked:
-                chart.bar(_s(one.first_unit), _s(one.last_unit + 1), -0.6, 0.6, "spoken", one.text)
+                chart.bar(_s(one.first_unit), _s(one.last_unit + 1), -PEAK, PEAK, "spoken", one.text)
         columns = np.array_split(pcm, COLUMNS)
         times = np.linspace(0, end, COLUMNS)
         chart.area([(float(t), float(c.min()), float(c.max())) for t, c in zip(times, columns, strict=True)], who)
@@ -97,12 +98,12 @@ def _rows(record: Record) -> Iterator[str]:
         cut = " (cuts in)" if one.cuts_in else "" if one.answered else " (breaks off)"
         lines.append((one.first_unit, "visitor", one.text + cut, _grade(record, index)))
     lines += [(came.unit, "visitor", "(appears)", "") for came in record.came]
-    lines += [(said.first, "agent", said.text, "") for said in replies(record)]
+    lines += [(said.first, "agent", said.written, "") for said in replies(record)]
     for unit, who, text, note in sorted(lines, key=lambda line: line[0]):
         name = "guide" if who == "agent" else "visitor"
         yield (
             f'<tr><td class="time">{_s(unit):.1f} s</td><td><span class="who {who}">{name}</span></td>'
-            f'<td class="words">{escape(printable(text))}</td><td class="note">{escape(note)}</td></tr>'
+            f'<td class="words">{escape(printable(text))}</td><td class="grade">{escape(note)}</td></tr>'
         )
 
 

@@ -64,7 +64,7 @@ def drift(record: Record | None) -> Measures:
             continue
         fitted = slope(curve.minutes, curve.values).measure(f"{curve.unit}/min")
         found[f"drift_{curve.name}_per_min"] = fitted
-        low, high = fitted.low or 0.0, fitted.high or 0.0  # a bootstrap bounds both sides
+        low, high = fitted.low or 0.0, fitted.high or 0.0
         trends.append(not low <= 0 <= high)
     whole = len(trends) == len(told) > 0  # a guide that never speaks or never rests proves nothing
     found["drift_curves_with_a_trend"] = (

@@ -59,7 +59,7 @@ class Size:
     shown: int
 
 
-FULL: Final = Size(60, 40, 45, 40, 30, TEN_MINUTES, TEN_MINUTES, 30, 2)
+FULL: Final = Size(60, 40, 45, 40, 30, TEN_MINUTES, TEN_MINUTES, 30, 1)
 QUICK: Final = Size(3, 2, 2, 3, 2, 250, 250, 2, 1)
 
 

@@ -35,7 +35,10 @@ def confusions(records: Sequence[Record]) -> str:
     body = "".join(
         f"<tr><th>{escape(row)}</th>{''.join(_cell(row, column, counts) for column in columns)}</tr>" for row in rows
     )
-    table = f'<div class="wide"><table class="confusions"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = (
+        f'<div class="wide"><table class="confusions"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
     return _section(
         "What was asked, what was answered",
         "Rows: the intent of the phrase. Columns: the intent whose right reply the guide gave.",

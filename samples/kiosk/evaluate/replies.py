@@ -16,11 +16,15 @@ SPEAK: Final = "<speak>"
 
 @dataclass(frozen=True)
 class Said:
-    """One reply of the guide: units [first, end) in which it speaks, and all its text in them."""
+    """One reply of the guide: units [first, end) in which it speaks.
+
+    text: its words. written: its words and behaviour, as far as they came in these units.
+    """
 
     first: int
     end: int
     text: str
+    written: str
 
 
 def spoken_by_unit(texts: Sequence[str]) -> list[str]:
@@ -51,15 +55,16 @@ def speaking(record: Record) -> list[bool]:
 
 def replies(record: Record) -> list[Said]:
     """Everything the guide said, in order; runs of units that only sound are left out: nobody can say what they are."""
+    words = spoken_by_unit(record.texts)
     found, first = [], None
     active = [*speaking(record), False]
     for unit, now in enumerate(active):
         if now and first is None:
             first = unit
         elif not now and first is not None:
-            text = "".join(record.texts[first:unit])
-            if has_words(_BEHAVIOUR.sub(" ", text)):
-                found.append(Said(first, unit, text.strip()))
+            text = "".join(words[first:unit]).strip()
+            if has_words(text):
+                found.append(Said(first, unit, text, "".join(record.texts[first:unit]).strip()))
             first = None
     return found
 
@@ -70,9 +75,14 @@ def answer(record: Record, index: int) -> str:
 
 
 def delay(record: Record, index: int) -> int | None:
-    """Units from a phrase's last one to the first with a spoken word; None where nothing is said before the next."""
+    """Units from a phrase's last one to the first with a spoken word; None where nothing is said before the next.
+
+    None as well for a guide that is talking already: that is no reply which starts.
+    """
     first, end = window(record.asked, index, record.units)
     words = spoken_by_unit(record.texts)
+    if first > 0 and has_words(words[first - 1]):
+        return None
     return next((unit - first for unit in range(first, end) if has_words(words[unit])), None)
 
 
