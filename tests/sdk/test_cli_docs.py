@@ -43,6 +43,6 @@ def test_a_documented_command_works(line: str, folder: Path, monkeypatch: pytest
 
 
 def test_every_built_in_command_has_a_section_and_a_command_line() -> None:
-    for name in ("run", "inspect", "verify", "doctor", "bench"):
+    for name in ("run", "inspect", "verify", "doctor", "targets", "bench"):
         assert f"\n## {name}\n" in DOCUMENT
         assert any(line.startswith(f"wanedge {name}") for line in COMMANDS)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wanedge.cli import bench, doctor, inspect, run, verify
+from wanedge.cli import bench, doctor, inspect, run, targets, verify
 from wanedge.cli.outcome import reported
 from wanedge.cli.plugins import add_plugins, installed_plugins
 
@@ -31,7 +31,7 @@ def build_app(plugins: Iterable[EntryPoint] | None = None) -> typer.Typer:
         "WANEDGE_DEBUG=1 shows where an error came from.",
     )
     app.callback()(_wanedge)
-    for command in (run, inspect, verify, doctor, bench):
+    for command in (run, inspect, verify, doctor, targets, bench):
         command.register(app)
     add_plugins(app, installed_plugins() if plugins is None else plugins)
     return app

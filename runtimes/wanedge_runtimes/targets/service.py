@@ -1,0 +1,73 @@
+"""What of a target can this machine do: lint graphs for it, build its engines, run them? Pure, with the reason."""
+
+from typing import NamedTuple
+
+from wanedge_runtimes.targets.machine import Machine
+from wanedge_runtimes.targets.target import Library, Target, same_release
+
+_EXTRA = {"onnxruntime": "cpu", "tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+
+
+class Answer(NamedTuple):
+    """why: what makes it possible, or what is missing and how to get it."""
+
+    yes: bool
+    why: str
+
+
+class Service(NamedTuple):
+    lint: Answer
+    build: Answer
+    run: Answer
+
+
+def service(target: Target, machine: Machine) -> Service:
+    """What `machine` can do for `target`."""
+    return Service(_lint(machine), _build(target, machine), _run(target, machine))
+
+
+def _lint(machine: Machine) -> Answer:
+    return Answer(True, "onnx") if machine.linter else Answer(False, "pip install 'wanedge[export]'")
+
+
+def _build(target: Target, machine: Machine) -> Answer:
+    if target.sm is None:
+        return Answer(True, "needs no engine")
+    if target.cpu_only and machine.arch == "x86_64":
+        rtx = target.library_named("tensorrt-rtx")
+        found = machine.libraries.get("tensorrt-rtx")
+        if found is not None and same_release(rtx.version, found):
+            return Answer(True, f"tensorrt-rtx {found}, without a GPU")
+        if not _has_gpu(target, machine):
+            return Answer(False, _get(rtx, found))
+    if not _has_gpu(target, machine):
+        return Answer(False, f"an engine is built on its own device: no GPU with SM {target.sm} here")
+    return _library(target, machine)
+
+
+def _run(target: Target, machine: Machine) -> Answer:
+    if target.sm is None:
+        return _library(target, machine)
+    if target.arch not in (None, machine.arch) or not _has_gpu(target, machine):
+        return Answer(False, f"no {target.arch} machine with an SM {target.sm} GPU")
+    if machine.cuda_provider is None:
+        return Answer(False, "pip install cuda-core cuda-bindings")
+    return _library(target, machine)
+
+
+def _library(target: Target, machine: Machine) -> Answer:
+    for library in target.libraries:
+        found = machine.libraries.get(library.name)
+        if found is not None and (target.sm is None or same_release(library.version, found)):
+            return Answer(True, f"{library.name} {found}")
+    first = target.library
+    return Answer(False, _get(first, machine.libraries.get(first.name)))
+
+
+def _get(library: Library, found: str | None) -> str:
+    have = f"{found} is installed" if found else "not installed"
+    return f"needs {library} ({have}): pip install 'wanedge[{_EXTRA[library.name]}]'"
+
+
+def _has_gpu(target: Target, machine: Machine) -> bool:
+    return any(gpu.capability == target.sm for gpu in machine.gpus)
