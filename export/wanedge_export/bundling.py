@@ -6,7 +6,7 @@ from pathlib import Path
 from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Made, Variant
 from wanedge.config import ModelConfig
 from wanedge_export.component import Component
-from wanedge_export.exporter import ExportedGraph, WeightFile, export_component
+from wanedge_export.exporter import ExportedGraph, FloatPrecision, WeightFile, export_component
 from wanedge_export.model import ReferenceModel
 from wanedge_export.tokenizer import LOBBY
 from wanedge_runtimes.spec import GraphSpec, Profile
@@ -15,6 +15,10 @@ Log = Callable[[str], None]
 
 # Components that share tensors share a weights file.
 _WEIGHTS = {"text_embed": "text", "text_head": "text"}
+# Fixed transforms between samples and spectra: cheap, and a spectrum's range is wider than float16's resolution.
+_FLOAT_MODULES = ("mel", "spectrum")
+# What runs the graphs of a precision: float32 on the CPU; float16 is what engines are built from.
+_RUNTIME = {"fp32": ("onnxruntime", "cpu"), "fp16": ("tensorrt", "any")}
 
 
 def export_bundle(
@@ -22,6 +26,7 @@ def export_bundle(
     path: Path,
     *,
     profiles: Sequence[Profile] = ("portable",),
+    precisions: Sequence[FloatPrecision] = ("fp32",),
     trained: bool = False,
     note: str = "",
     tokenizer: Path = LOBBY,
@@ -29,10 +34,11 @@ def export_bundle(
     overwrite: bool = False,
     log: Log = lambda _: None,
 ) -> Bundle:
-    """Export all components in float32 and write a bundle; each graph has passed parity with torch before.
+    """Export all components and write a bundle; each graph has passed parity with torch before.
 
     Args:
         profiles: "portable" makes the variant fp32, "decomposed" the variant fp32-decomposed; their weights are shared.
+        precisions: "fp32" for ONNX Runtime, "fp16" for TensorRT, each with all profiles.
         trained, note: what the manifest says of the weights.
         log: told one line per step.
 
@@ -40,8 +46,12 @@ def export_bundle(
     """
     with BundleWriter(path, overwrite=overwrite) as writer:
         writer.add_file("tokenizer.json", tokenizer)
-        folder = "graphs/fp32"
-        graphs = _export_graphs(model.components(), writer.directory(folder), profiles, log)
+        graphs: dict[FloatPrecision, list[ExportedGraph]] = {
+            precision: _export_graphs(
+                model.components(), writer.directory(f"graphs/{precision}"), profiles, precision, log
+            )
+            for precision in precisions
+        }
         contents = Contents(
             made=Made.now(command),
             model=model.config,
@@ -49,13 +59,17 @@ def export_bundle(
             weights_note=note,
             tokenizer="tokenizer.json",
             components=_specs(graphs),
-            variants=tuple(_variant(profile, folder, graphs) for profile in profiles),
+            variants=tuple(_variant(profile, p, graphs[p]) for p in precisions for profile in profiles),
         )
         return writer.finish(contents)
 
 
 def _export_graphs(
-    components: dict[str, Component], folder: Path, profiles: Sequence[Profile], log: Log
+    components: dict[str, Component],
+    folder: Path,
+    profiles: Sequence[Profile],
+    precision: FloatPrecision,
+    log: Log,
 ) -> list[ExportedGraph]:
     graphs: list[ExportedGraph] = []
     files = dict.fromkeys(_WEIGHTS.get(name, name) for name in components)
@@ -65,29 +79,45 @@ def _export_graphs(
                 if _WEIGHTS.get(name, name) != file:
                     continue
                 for profile in profiles:
-                    graphs.append(export_component(component, folder, profile=profile, weights=weights, log=log))
+                    graph = export_component(
+                        component,
+                        folder,
+                        profile=profile,
+                        weights=weights,
+                        precision=precision,
+                        float_modules=_FLOAT_MODULES,
+                        log=log,
+                    )
+                    graphs.append(graph)
     return graphs
 
 
-def _specs(graphs: list[ExportedGraph]) -> dict[str, dict[str, GraphSpec]]:
+def _specs(graphs: dict[FloatPrecision, list[ExportedGraph]]) -> dict[str, dict[str, GraphSpec]]:
     specs: dict[str, dict[str, GraphSpec]] = {}
-    for graph in graphs:
-        specs.setdefault(graph.spec.component, {})[graph.spec.profile] = graph.spec
+    for precision, exported in graphs.items():
+        for graph in exported:
+            specs.setdefault(graph.spec.component, {})[_spec_name(graph.spec.profile, precision)] = graph.spec
     return specs
 
 
-def _variant(profile: Profile, folder: str, graphs: list[ExportedGraph]) -> Variant:
+def _spec_name(profile: Profile, precision: FloatPrecision) -> str:
+    return profile if precision == "fp32" else f"{profile}-{precision}"
+
+
+def _variant(profile: Profile, precision: FloatPrecision, graphs: list[ExportedGraph]) -> Variant:
+    folder = f"graphs/{precision}"
+    runtime, target = _RUNTIME[precision]
     return Variant(
-        name="fp32" if profile == "portable" else f"fp32-{profile}",
-        precision="fp32",
-        runtime="onnxruntime",
-        target="cpu",
+        name=precision if profile == "portable" else f"{precision}-{profile}",
+        precision=precision,
+        runtime=runtime,
+        target=target,
         profile=profile,
         graphs={
             graph.spec.component: GraphFiles(
                 graph=f"{folder}/{graph.path.name}",
                 data=tuple(f"{folder}/{file.name}" for file in graph.data),
-                spec=profile,
+                spec=_spec_name(profile, precision),
             )
             for graph in graphs
             if graph.spec.profile == profile

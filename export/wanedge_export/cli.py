@@ -16,6 +16,11 @@ _PROFILES: dict[str, tuple[Profile, ...]] = {
     "decomposed": ("decomposed",),
     "both": ("portable", "decomposed"),
 }
+_PRECISIONS: dict[str, tuple[Literal["fp32", "fp16"], ...]] = {
+    "fp32": ("fp32",),
+    "fp16": ("fp16",),
+    "both": ("fp32", "fp16"),
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +41,13 @@ def export(
             "for TensorRT before 10.15.",
         ),
     ] = "portable",
+    precision: Annotated[
+        Literal["fp32", "fp16", "both"],
+        typer.Option(
+            "--precision",
+            help="fp32: for ONNX Runtime on the CPU. fp16: what TensorRT engines are built from. both: in one bundle.",
+        ),
+    ] = "fp32",
     seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
     as_json: JsonOption = False,
@@ -66,9 +78,10 @@ def export(
             model,
             output,
             profiles=_PROFILES[profile],
+            precisions=_PRECISIONS[precision],
             trained=weights is not None,
             note=f"from {weights.name}" if weights else f"random, seed {seed}",
-            command=f"wanedge export {preset} --profile {profile}",
+            command=f"wanedge export {preset} --profile {profile} --precision {precision}",
             overwrite=overwrite,
             log=log,
         )

@@ -1,7 +1,7 @@
 """From a component in torch to a checked ONNX graph. Start at `export_component`."""
 
 from wanedge_export.exporter.error import ExportError
-from wanedge_export.exporter.export import OPSETS, ExportedGraph, export_component
+from wanedge_export.exporter.export import OPSETS, ExportedGraph, FloatPrecision, export_component
 from wanedge_export.exporter.weights import WeightFile
 
-__all__ = ["OPSETS", "ExportError", "ExportedGraph", "WeightFile", "export_component"]
+__all__ = ["OPSETS", "ExportError", "ExportedGraph", "FloatPrecision", "WeightFile", "export_component"]

@@ -4,13 +4,17 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import onnx_ir as ir
 from torch import nn
 
 from wanedge_export.component import Component
 from wanedge_export.exporter.checks import check_graph
 from wanedge_export.exporter.error import ExportError
+from wanedge_export.exporter.half import half_spec, to_half
 from wanedge_export.exporter.parity import check_parity
+from wanedge_export.exporter.ranges import wide_tensors
 from wanedge_export.exporter.reference import Dims, roll_out
 from wanedge_export.exporter.tidy import tidy
 from wanedge_export.exporter.tracing import trace
@@ -26,6 +30,7 @@ OPSETS: dict[Profile, int] = {"portable": 24, "decomposed": 20}
 _SIZES = (7, 1, 3)
 
 Log = Callable[[str], None]
+FloatPrecision = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class ExportedGraph:
 
     path: the graph. data: the weight files that it points into, beside it. sha256: of the graph file.
     error: largest difference from torch, relative to the largest value of its tensor.
+    kept: in an fp16 graph, the nodes that compute in float32.
     """
 
     path: Path
@@ -41,6 +47,7 @@ class ExportedGraph:
     data: tuple[Path, ...]
     sha256: str
     error: float
+    kept: tuple[str, ...] = ()
 
 
 def export_component(
@@ -51,6 +58,8 @@ def export_component(
     opset: int | None = None,
     weights: WeightFile | None = None,
     dims: Sequence[Dims] | None = None,
+    precision: FloatPrecision = "fp32",
+    float_modules: Sequence[str] = (),
     log: Log = lambda _: None,
 ) -> ExportedGraph:
     """Write `{component}.onnx` (portable) or `{component}.decomposed.onnx`, and `{component}.weights`.
@@ -61,6 +70,8 @@ def export_component(
         opset: 24 for the portable and 20 for the decomposed profile unless given.
         weights: a file shared with other graphs; graph and weights then appear when it is closed.
         dims: sizes of the dynamic axes to compare with torch at; the first is the one that is traced.
+        precision: "fp16" makes weights and states float16; inputs and outputs stay float32 (see half.py).
+        float_modules: modules that an fp16 graph keeps in float32.
         log: told one line per step.
 
     Returns the graph with its spec as written. In the decomposed profile every state swaps: only TensorScatter
@@ -70,14 +81,24 @@ def export_component(
     """
     if weights is None:
         with WeightFile(directory / f"{component.spec().component}.weights") as own:
-            return export_component(component, directory, profile=profile, opset=opset, weights=own, dims=dims, log=log)
+            return export_component(
+                component,
+                directory,
+                profile=profile,
+                opset=opset,
+                weights=own,
+                dims=dims,
+                precision=precision,
+                float_modules=float_modules,
+                log=log,
+            )
     if weights.path.parent.resolve() != directory.resolve():
         raise ExportError(
             f"the graph would be in {directory} and its weights in {weights.path.parent}",
             hint="pass the weight file's own folder: runtimes look for weights beside the graph",
         )
     spec = _spec_as_written(component, profile, opset)
-    name = f"{spec.component} ({profile})"
+    name = f"{spec.component} ({profile})" if precision == "fp32" else f"{spec.component} ({profile}, {precision})"
     sizes = _sizes(spec, dims)
     _check_module(component, spec)
     for _ in roll_out(component, sizes, steps=len(sizes)):
@@ -86,14 +107,24 @@ def export_component(
     log(f"{name}: tracing")
     model = trace(component, spec, sizes[0])
     tidy(model, spec)
+    kept: tuple[str, ...] = ()
+    if precision == "fp16":
+        spec, kept = _halved(component, model, spec, sizes, float_modules)
     with weights.staged_graph(model, _file_name(spec)) as staged:
         log(f"{name}: checking {staged.stat().st_size / 1024:.0f} KiB of graph")
         check_graph(staged, spec)
-        parity = check_parity(component, staged, spec, sizes)
+        parity = check_parity(component, staged, spec, sizes, precision)
         log(f"{name}: {parity}")
         digest = hashlib.sha256(staged.read_bytes()).hexdigest()
     data = (weights.path,) if has_outside_weights(model) else ()
-    return ExportedGraph(directory / _file_name(spec), spec, data, digest, parity.error)
+    return ExportedGraph(directory / _file_name(spec), spec, data, digest, parity.error, kept)
+
+
+def _halved(
+    component: Component, model: ir.Model, spec: GraphSpec, sizes: list[Dims], modules: Sequence[str]
+) -> tuple[GraphSpec, tuple[str, ...]]:
+    wide = wide_tensors(component, model, spec, sizes)
+    return half_spec(spec), tuple(to_half(model, spec, modules, wide))
 
 
 def _file_name(spec: GraphSpec) -> str:

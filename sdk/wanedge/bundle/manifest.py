@@ -15,6 +15,7 @@ from wanedge.bundle import paths
 from wanedge.bundle.errors import BundleError, DamagedBundle, UnsafePath, UnsupportedBundle
 from wanedge.config import ModelConfig
 from wanedge_runtimes.spec import GraphSpec, Profile
+from wanedge_runtimes.tensorrt.engine import EngineInfo
 
 SCHEMA_VERSION = 1
 _UPGRADE = "pip install -U wanedge"
@@ -75,7 +76,10 @@ class GraphFiles(_Strict):
 
 
 class Variant(_Strict):
-    """One way to run the model: a precision, on a runtime, for a target. `graphs` is by component."""
+    """One way to run the model: a precision, on a runtime, for a target. `graphs` is by component.
+
+    engines: by component, what each engine is; then `graphs` holds engines. Empty where it holds ONNX graphs.
+    """
 
     name: Label
     precision: Label
@@ -83,6 +87,20 @@ class Variant(_Strict):
     target: Label
     profile: Profile = "portable"
     graphs: dict[str, GraphFiles] = Field(min_length=1)
+    engines: dict[str, EngineInfo] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _engines_are_all_or_none(self) -> Self:
+        if self.engines and self.engines.keys() != self.graphs.keys():
+            differ = sorted(self.engines.keys() ^ self.graphs.keys())
+            raise ValueError(f"variant {self.name!r} must describe an engine for every graph or none; differ: {differ}")
+        for component, engine in self.engines.items():
+            _relative(engine.log)
+            if engine.library != self.runtime:
+                raise ValueError(
+                    f"variant {self.name!r} is for {self.runtime}, its {component!r} is of {engine.library}"
+                )
+        return self
 
     def __str__(self) -> str:
         return f"{self.name} ({self.precision}, {self.runtime}, {self.target}, {self.profile})"
@@ -107,7 +125,8 @@ class Contents(_Strict):
     def named_paths(self) -> set[str]:
         """Every path that something in here refers to."""
         graphs = [graph for variant in self.variants for graph in variant.graphs.values()]
-        return {self.tokenizer, *(path for g in graphs for path in (g.graph, *g.data))}
+        logs = {engine.log for variant in self.variants for engine in variant.engines.values()}
+        return {self.tokenizer, *logs, *(path for g in graphs for path in (g.graph, *g.data))}
 
     def with_variant(self, variant: Variant, specs: dict[str, dict[str, GraphSpec]], made: Made) -> "Contents":
         """These contents plus `variant` (in place of one of the same name) and the specs it brings along."""

@@ -1,0 +1,58 @@
+"""`wanedge lint`: would this device take the bundle's graphs?"""
+
+from typing import Annotated
+
+import typer
+
+from wanedge.cli.console import print_json, stdout, table
+from wanedge.cli.options import BundleArgument, JsonOption
+from wanedge.cli.outcome import FAILED, require_bundle
+
+TargetOption = Annotated[str, typer.Option("--target", "-t", help="The device, as `wanedge targets` lists them.")]
+LibraryOption = Annotated[
+    str | None, typer.Option("--library", help="tensorrt or tensorrt-rtx, where the device has both.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("lint", epilog="Example: [bold]wanedge lint kiosk.wanedge --target rtx-40[/bold]")(lint)
+
+
+def lint(
+    bundle: BundleArgument,
+    target: TargetOption,
+    library: LibraryOption = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Only this variant; by default those that are meant for such a device.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find what a device's TensorRT would refuse, ignore or do badly, before building an engine.
+
+    Each finding names the node, the rule, the first version without the limit, and the mend. Fails on an error.
+    """
+    from wanedge_runtimes.targets import target_named
+
+    chosen = target_named(target)
+    require_bundle(bundle)
+    from wanedge.bundle import Bundle
+    from wanedge_export.lint import lint_bundle
+
+    report = lint_bundle(
+        Bundle.open(bundle), chosen, library=chosen.library_named(library) if library else None, variant=variant
+    )
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        if report.findings:
+            columns = ("level", "component", "node", "rule", "what", "lifted by", "mend")
+            rows = [(f.level, f.component, f.node, f.rule, f.what, f.lifted, f.mend) for f in report.findings]
+            stdout().print(table(f"{target} ({report.library})", columns, rows))
+        errors = sum(finding.level == "error" for finding in report.findings)
+        warnings = len(report.findings) - errors
+        typer.echo(
+            f"{report.graphs} graphs of {', '.join(report.variants)} for {target} ({report.library}): "
+            f"{errors} errors, {warnings} warnings."
+        )
+    if not report.ok:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,118 @@
+"""An ONNX graph as rules read it: nodes with names, who makes and who reads a tensor, its type, its constant value."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from wanedge_runtimes.errors import GraphError
+
+STANDARD = ("", "ai.onnx")
+
+
+class Graph:
+    """Read only. folder: where external weights lie; None when everything is inside."""
+
+    def __init__(self, model: ModelProto, folder: Path | None = None) -> None:
+        inferred = onnx.shape_inference.infer_shapes(model)
+        graph = inferred.graph
+        self.opset = max((o.version for o in model.opset_import if o.domain in STANDARD), default=0)
+        self.nodes = list(_nodes(graph))
+        self.inputs = {value.name: value for value in graph.input}
+        self.outputs = {value.name for value in graph.output}
+        self._folder = folder
+        self._constants: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
+        self._values: dict[str, ValueInfoProto] = {v.name: v for v in (*graph.input, *graph.value_info, *graph.output)}
+        self._producer: dict[str, NodeProto] = {}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            self._producer.update(dict.fromkeys(filter(None, node.output), node))
+            for name in dict.fromkeys(filter(None, node.input)):
+                self._readers.setdefault(name, []).append(node)
+            if node.op_type == "Constant" and (value := attribute(node, "value")) is not None:
+                self._constants[node.output[0]] = value
+
+    @classmethod
+    def load(cls, path: Path) -> "Graph":
+        """Raises GraphError when the file is no ONNX graph."""
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except Exception as error:  # protobuf's and onnx's errors share no base below Exception
+            raise GraphError(f"{path} is not an ONNX graph: {error}", hint="wanedge verify BUNDLE") from error
+        return cls(model, path.parent)
+
+    def of_type(self, *op_types: str) -> Iterator[NodeProto]:
+        """The nodes of these standard operators, in the graph's order."""
+        return (node for node in self.nodes if node.op_type in op_types and node.domain in STANDARD)
+
+    def producer(self, tensor: str) -> NodeProto | None:
+        return self._producer.get(tensor)
+
+    def readers(self, tensor: str) -> list[NodeProto]:
+        return self._readers.get(tensor, [])
+
+    def is_constant(self, tensor: str) -> bool:
+        return tensor in self._constants
+
+    def constant(self, tensor: str) -> NDArray[Any] | None:
+        """The value of a constant tensor; None when it is computed or given."""
+        found = self._constants.get(tensor)
+        if found is None:
+            return None
+        return np.asarray(numpy_helper.to_array(found, str(self._folder or "")))
+
+    def dtype(self, tensor: str) -> int:
+        """TensorProto.DataType; UNDEFINED (0) where shape inference does not know."""
+        if tensor in self._constants:
+            return self._constants[tensor].data_type
+        value = self._values.get(tensor)
+        return value.type.tensor_type.elem_type if value is not None else TensorProto.UNDEFINED
+
+    def rank(self, tensor: str) -> int | None:
+        if tensor in self._constants:
+            return len(self._constants[tensor].dims)
+        value = self._values.get(tensor)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        return len(value.type.tensor_type.shape.dim)
+
+    def tensors(self) -> Iterator[tuple[NodeProto, str]]:
+        """Every tensor once, with the first node that has to do with it."""
+        seen: set[str] = set()
+        for node in self.nodes:
+            for name in (*node.input, *node.output):
+                if name and name not in seen:
+                    seen.add(name)
+                    yield node, name
+
+
+def attribute(node: NodeProto, name: str) -> Any:
+    """An attribute's value; None when the node does not have it. Text comes as str."""
+    for found in node.attribute:
+        if found.name == name:
+            value = onnx.helper.get_attribute_value(found)
+            return value.decode() if found.type == AttributeProto.STRING else value
+    return None
+
+
+def argument(node: NodeProto, index: int) -> str | None:
+    """The name of an input by its place; None when it is left out."""
+    return (node.input[index] or None) if index < len(node.input) else None
+
+
+def label(node: NodeProto) -> str:
+    """What to call a node: its name, or its operator and first output."""
+    return node.name or f"{node.op_type} -> {next(iter(node.output), '')}"
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[NodeProto]:
+    """Every node, those of If, Loop and Scan bodies included."""
+    for node in graph.node:
+        yield node
+        for found in node.attribute:
+            for body in (*([found.g] if found.HasField("g") else []), *found.graphs):
+                yield from _nodes(body)

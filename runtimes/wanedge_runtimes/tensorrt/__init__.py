@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: one code path, the module is passed in."""
