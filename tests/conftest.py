@@ -41,12 +41,15 @@ def mini_bundle(mini_model: ReferenceModel) -> Bundle:
 
 def _sources_digest() -> str:
     sources = [
-        *ROOT.glob("export/**/*.py"),
+        *(ROOT / "export/wanedge_export" / f"{name}.py" for name in ("bundling", "component", "operators")),
+        *ROOT.glob("export/wanedge_export/exporter/*.py"),
+        *ROOT.glob("export/wanedge_export/model/*.py"),
+        *ROOT.glob("export/wanedge_export/tokenizer/*.*"),
         *ROOT.glob("sdk/wanedge/bundle/*.py"),
         *ROOT.glob("sdk/wanedge/[clt]*.py"),  # configuration, layout, text
         *ROOT.glob("runtimes/wanedge_runtimes/spec.py"),
     ]
     digest = hashlib.sha256()
-    for file in sorted([*sources, ROOT / "pyproject.toml", ROOT / "tests" / "configs.py"]):
+    for file in sorted([*sources, ROOT / "tests" / "configs.py"]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

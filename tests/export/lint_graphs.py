@@ -1,8 +1,8 @@
 """For every lint rule a pair of small graphs: one that must be flagged, one that must not, alike in all else.
 
 `judge` says what TensorRT-RTX does with the flagged one: "refuses" (parser or builder), "ignores" (an engine comes out
-that takes no notice of what was asked), or None where it has no opinion, because the rule is about another library, about
-hardware that is not the limit, or about speed and accuracy. It must build every graph that is not flagged, if `builds`.
+that takes no notice of what was asked), or None where it has no opinion, because the rule is about another library, or
+about speed and accuracy. It must build every graph that is not flagged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,14 +28,13 @@ Tensor = tuple[str, int, list[int]]
 
 @dataclass(frozen=True)
 class Pair:
-    """target: for which device the rule is asked. builds: TensorRT-RTX must build the good graph."""
+    """target: for which device the rule is asked."""
 
     rule: str
     bad: ModelProto
     good: ModelProto
     target: str = "rtx-40"
     judge: Judge | None = None
-    builds: bool = True
 
 
 def model(
