@@ -11,7 +11,9 @@ from wanedge_runtimes.runtime import Runtime, RuntimeOptions
 
 
 def open_runtime(name: str = "onnxruntime", options: RuntimeOptions | None = None) -> Runtime:
-    """The runtime called `name`: "onnxruntime", or "auto", which takes a GPU where ONNX Runtime can use one.
+    """The runtime called `name`: "onnxruntime", "tensorrt", "tensorrt-rtx", or "auto".
+
+    "auto" is ONNX Runtime, on a GPU where it can use one.
 
     Raises RuntimeUnavailable for an unknown name, MissingExtra when the runtime is not installed.
     """
@@ -32,4 +34,18 @@ def best_provider() -> str:
     return "cuda" if nvidia is not None and nvidia.gpus else "cpu"
 
 
-RUNTIMES: dict[str, Callable[[RuntimeOptions], Runtime]] = {"onnxruntime": OrtRuntime, "auto": _auto}
+def _tensorrt(name: str) -> Callable[[RuntimeOptions], Runtime]:
+    def open_(options: RuntimeOptions) -> Runtime:
+        from wanedge_runtimes.tensorrt.runtime import TensorRTRuntime  # its libraries are optional
+
+        return TensorRTRuntime(name, options)
+
+    return open_
+
+
+RUNTIMES: dict[str, Callable[[RuntimeOptions], Runtime]] = {
+    "onnxruntime": OrtRuntime,
+    "auto": _auto,
+    "tensorrt": _tensorrt("tensorrt"),
+    "tensorrt-rtx": _tensorrt("tensorrt-rtx"),
+}

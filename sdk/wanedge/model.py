@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from wanedge.bundle import Bundle
+from wanedge.bundle import Bundle, Variant
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
 from wanedge_runtimes.registry import open_runtime
@@ -54,7 +54,7 @@ class Model:
         bundle = source if isinstance(source, Bundle) else Bundle.open(Path(source))
         manifest = bundle.manifest
         engine = open_runtime(runtime, options)
-        chosen = bundle.variant(variant) if variant else bundle.variant(runtime=engine.name, profile="portable")
+        chosen = _variant(bundle, variant, engine.name, options or RuntimeOptions())
         single = open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
         graphs = {
             name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
@@ -68,3 +68,20 @@ class Model:
             variant=chosen.name,
             runtime=f"{engine.name} ({engine.options.provider})",
         )
+
+
+def _variant(bundle: Bundle, name: str | None, runtime: str, options: RuntimeOptions) -> Variant:
+    """The variant to load; of engines, the one that preflight finds to belong on this machine."""
+    if runtime == "onnxruntime":
+        return bundle.variant(name) if name else bundle.variant(runtime=runtime, profile="portable")
+    from wanedge_runtimes.doctor import collect
+    from wanedge_runtimes.targets import Machine
+    from wanedge_runtimes.tensorrt.preflight import Candidate, choose
+
+    candidates = [
+        Candidate(v.name, v.target, v.precision, v.engines)
+        for v in bundle.manifest.variants
+        if v.engines and v.runtime == runtime and name in (None, v.name)
+    ]
+    machine = Machine.of(collect())
+    return bundle.variant(choose(candidates, machine, device=options.device, bundle=str(bundle.origin)).variant)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wanedge_runtimes.errors import GraphError
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 from wanedge_runtimes.tensorrt.engine import EngineInfo, EngineTensor
-from wanedge_runtimes.tensorrt.plan import CapturePlan, choose_profile, plan_call, state_buffers
+from wanedge_runtimes.tensorrt.plan import CapturePlan, Loaded, choose_profile, plan_call, state_buffers
 from wanedge_runtimes.tensorrt.schedule import Step, schedule
 
 SPEC = GraphSpec(
@@ -30,8 +30,8 @@ SPEC = GraphSpec(
 )
 
 
-def engine(profiles: tuple[dict[str, tuple[int, int, int]], ...] = (), alias: str | None = "past.key") -> EngineInfo:
-    return EngineInfo(
+def engine(profiles: tuple[dict[str, tuple[int, int, int]], ...] = (), alias: str | None = "past.key") -> Loaded:
+    info = EngineInfo(
         library="tensorrt-rtx",
         version="1.7.1.116",
         sm=("8.9",),
@@ -44,6 +44,7 @@ def engine(profiles: tuple[dict[str, tuple[int, int, int]], ...] = (), alias: st
         graph_sha256="0" * 64,
         log="x.log",
     )
+    return Loaded.of(info)
 
 
 def test_a_cache_has_one_address_for_input_and_output_and_a_tail_has_two_that_swap() -> None:

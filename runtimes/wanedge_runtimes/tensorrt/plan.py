@@ -5,7 +5,7 @@ Nothing here touches CUDA. `cuda.py` and `call.py` carry out what this says.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -38,6 +38,20 @@ class Binding(NamedTuple):
     buffer: str
 
 
+class Loaded(NamedTuple):
+    """What a plan needs to know of an engine: from its manifest entry, or from the loaded engine itself.
+
+    aliases: output -> the input in whose memory it lies. profiles: as in `EngineInfo`.
+    """
+
+    aliases: Mapping[str, str]
+    profiles: tuple[Mapping[str, tuple[int, int, int]], ...]
+
+    @classmethod
+    def of(cls, info: EngineInfo) -> Self:
+        return cls({t.name: t.alias for t in info.tensors if t.alias is not None}, info.profiles)
+
+
 @dataclass(frozen=True)
 class CallPlan:
     """One graph at one set of sizes.
@@ -66,39 +80,36 @@ def state_buffers(spec: GraphSpec) -> tuple[Buffer, ...]:
     )
 
 
-def plan_call(info: EngineInfo, spec: GraphSpec, dims: Mapping[str, int]) -> CallPlan:
+def plan_call(engine: Loaded, spec: GraphSpec, dims: Mapping[str, int]) -> CallPlan:
     """Buffers and bindings of `spec` at `dims`.
 
     Raises GraphError when a size fits no profile, or the engine's aliases are not the spec's caches.
     """
-    require_aliases(spec, {t.name: t.alias for t in info.tensors if t.alias is not None})
+    require_aliases(spec, engine.aliases)
     sizes = dict(dims)
-    own = tuple(
-        Buffer(f"{role}.{t.name}", role, t.dtype, t.concrete(sizes))
-        for role, side in (("input", spec.inputs), ("output", spec.outputs))
-        for t in side
-    )
+    inputs = [Buffer(f"input.{t.name}", "input", t.dtype, t.concrete(sizes)) for t in spec.inputs]
+    outputs = [Buffer(f"output.{t.name}", "output", t.dtype, t.concrete(sizes)) for t in spec.outputs]
     parities = 2 if any(s.update == "swap" for s in spec.states) else 1
     return CallPlan(
         dims=sizes,
-        profile=choose_profile(info, spec.component, sizes),
-        buffers=(*own, *state_buffers(spec)),
+        profile=choose_profile(engine, spec.component, sizes),
+        buffers=(*inputs, *outputs, *state_buffers(spec)),
         bindings=tuple(_bindings(spec, parity) for parity in range(parities)),
     )
 
 
-def choose_profile(info: EngineInfo, component: str, dims: Mapping[str, int]) -> int | None:
+def choose_profile(engine: Loaded, component: str, dims: Mapping[str, int]) -> int | None:
     """The narrowest profile that takes `dims`; None for an engine without profiles. Raises GraphError."""
-    if not info.profiles:
+    if not engine.profiles:
         return None
     fitting = [
         (sum(high - low for low, _, high in profile.values()), index)
-        for index, profile in enumerate(info.profiles)
+        for index, profile in enumerate(engine.profiles)
         if all(low <= dims.get(axis, -1) <= high for axis, (low, _, high) in profile.items())
     ]
     if not fitting:
         ranges = "; ".join(
-            ", ".join(f"{axis} {low}..{high}" for axis, (low, _, high) in profile.items()) for profile in info.profiles
+            ", ".join(f"{axis} {low}..{high}" for axis, (low, _, high) in each.items()) for each in engine.profiles
         )
         raise GraphError(
             f"{component}: no profile of the engine takes {dict(dims)}; it has {ranges}",

@@ -1,8 +1,8 @@
 """The order of a unit's work on two CUDA streams, so that thinker and performer overlap without a race.
 
 The thinker of unit k+1 runs while the performer of unit k still solves. Each has a cache of its own: in a shared ring
-the thinker's new unit would overwrite the oldest unit that the performer still sees. What they exchange (the thinker's new
-keys and values, the performer's latents) lies in two buffers that take turns.
+the thinker's new unit would overwrite the oldest unit that the performer still sees. What they exchange (the
+thinker's new keys and values, the performer's latents) lies in two buffers that take turns.
 
     thinker    | think k  -> hand over k |            think k+1 -> hand over k+1 | commit k | decode k | ...
     performer  |              receive k | solve k ................| commit k |     receive k+1 | solve k+1
