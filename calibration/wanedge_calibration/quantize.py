@@ -11,7 +11,7 @@ from wanedge_calibration.calibrators import Range, calibrate_range
 from wanedge_calibration.errors import CalibrationError, QuantizationError
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.rewrite import rewrite
-from wanedge_calibration.graph.sites import find_sites
+from wanedge_calibration.graph.sites import Site, find_sites
 from wanedge_calibration.graph.storage import read_graph, write_graph
 from wanedge_calibration.recipe import Form, Mode, Precision, Recipe, default_mode
 from wanedge_calibration.rollout.calibrate import float_variant
@@ -43,6 +43,9 @@ class Source:
 
     def graph(self, component: str) -> ModelProto:
         return read_graph(self.bundle.graph(component, self.variant)[0])
+
+    def sites(self, component: str) -> list[Site]:
+        return find_sites(self.graph(component))
 
     def calibrated(self, component: str) -> set[str]:
         """Tensors of a component that the roll-out saw."""

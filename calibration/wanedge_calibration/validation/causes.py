@@ -15,7 +15,7 @@ Told = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class OutputError:
-    """Noise over signal of what leaves the model, teacher-forced; 0 is perfect.
+    """Noise over signal of what leaves the model; 0 is perfect.
 
     audio: relative noise power. video: mean square error over 255^2. logits: KL in nats.
     """
@@ -30,9 +30,9 @@ class OutputError:
         return self.audio + self.video + self.logits
 
 
-def output_error(run: ClipRun) -> OutputError:
-    """The error of a teacher-forced run."""
-    rows = run.rows["teacher"]
+def output_error(run: ClipRun, mode: str = "teacher") -> OutputError:
+    """The error of one mode of a run."""
+    rows = run.rows[mode]
     return OutputError(
         audio=float(np.mean([10 ** (-row.audio_snr_db / 10) for row in rows])),
         video=float(np.mean([10 ** (-row.psnr_db / 10) for row in rows])),

@@ -85,7 +85,7 @@ def run_job(job: ClipJob, told: Told = lambda _: None) -> dict[str, Any]:
     with disk_errors(job.result):
         job.folder.mkdir(parents=True, exist_ok=True)
         with staged_file(job.media) as staged, staged.open("wb") as file:
-            np.savez_compressed(file, **_media(run))
+            np.savez_compressed(file, allow_pickle=False, **_media(run))
         with staged_file(job.result) as staged:
             staged.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
     return document
@@ -115,7 +115,9 @@ def _document(job: ClipJob, run: ClipRun, rate: int) -> dict[str, Any]:
 
 
 def _media(run: ClipRun) -> dict[str, np.ndarray[Any, Any]]:
-    arrays = {f"audio.{name}": np.concatenate(media.audio).astype(np.float16) for name, media in run.media.items()}
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        f"audio.{name}": np.concatenate(media.audio).astype(np.float16) for name, media in run.media.items()
+    }
     for mode, worst in run.worst.items():
         if worst.reference is not None and worst.candidate is not None:
             arrays |= {f"frames.{mode}.reference": worst.reference, f"frames.{mode}.candidate": worst.candidate}

@@ -8,7 +8,6 @@ import numpy as np
 from wanedge.figures import CONFIDENCE, Interval, Measure, bootstrap
 from wanedge_calibration.validation.drift import Drift, fit_drift
 from wanedge_calibration.validation.gate import UNITS
-from wanedge_calibration.validation.stored import StoredLayer
 
 Results = Sequence[dict[str, Any]]
 
@@ -25,9 +24,7 @@ _PER_ROW = {
 }
 
 
-def summarize(
-    results: Results, stored: Sequence[StoredLayer], constants: int, faults: int
-) -> tuple[dict[str, Interval], dict[str, Drift]]:
+def summarize(results: Results) -> tuple[dict[str, Interval], dict[str, Drift]]:
     """Every measure that these clips allow, and the free-run's drift of "audio" and "video".
 
     An interval is a bootstrap over clips, which are independent as units are not; one clip gives none.
@@ -53,10 +50,6 @@ def summarize(
         found[f"drift.{name}"] = Interval(drift.slope, drift.low, drift.high, drift.n)
     if drifts:
         found["drift.grows"] = _exact(sum(d.grows for d in drifts.values()))
-    if stored:
-        found["stored.worst_channel_db"] = _exact(max(stored[0].worst_db, -1e3), len(stored))
-    found["stored.constants_changed"] = _exact(constants)
-    found["stored.placement_faults"] = _exact(faults)
     return found, drifts
 
 

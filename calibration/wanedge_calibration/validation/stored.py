@@ -43,7 +43,7 @@ class Constant:
 
 
 def stored_layers(reference: Bundle, of: Variant, candidate: Bundle, variant: Variant) -> list[StoredLayer]:
-    """Every layer, the worst first. A layer that is missing in the candidate has -inf as worst_db."""
+    """Every layer, the worst first. A missing layer, or one with NaN, has -inf as worst_db."""
     found = [
         layer
         for component in of.graphs
@@ -71,7 +71,11 @@ def constant_differences(reference: ModelProto, candidate: ModelProto, component
         if other is None:
             found.append(Constant(component, node.name, "is missing"))
             continue
-        if node.name in sites:
+        if node.op_type == other.op_type and list(node.attribute) != list(other.attribute):
+            found.append(Constant(component, node.name, "has other attributes"))
+        if node.name in sites:  # its weight is judged by `stored_layers`, what it reads by the placement check
+            if any(not _same_input(a, b, ours, others) for a, b in zip(node.input[2:], other.input[2:], strict=False)):
+                found.append(Constant(component, node.name, "has another bias"))
             continue
         if list(node.output) != list(other.output) or len(node.input) != len(other.input):
             found.append(Constant(component, node.name, "is wired otherwise"))
@@ -83,6 +87,10 @@ def constant_differences(reference: ModelProto, candidate: ModelProto, component
             elif name != theirs_name:
                 found.append(Constant(component, node.name, f"reads {theirs_name!r} instead of {name!r}"))
     return found
+
+
+def _same_input(name: str, theirs: str, ours: dict[str, Array], others: dict[str, Array]) -> bool:
+    return name == theirs if name not in ours else theirs in others and _same(ours[name], others[theirs])
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -117,7 +125,7 @@ def _layers(component: str, reference: ModelProto, candidate: ModelProto) -> lis
 
 
 def _worst_channel(component: str, site: Site, wanted: Float, stored: Float) -> StoredLayer:
-    if wanted.shape != stored.shape:
+    if wanted.shape != stored.shape or not np.isfinite(stored).all():
         return StoredLayer(component, site.node, -np.inf, 0)
     axes = tuple(a for a in range(wanted.ndim) if a != site.axis)
     signal, noise = (wanted**2).sum(axis=axes), ((wanted - stored) ** 2).sum(axis=axes)

@@ -11,18 +11,20 @@ from typing import Any
 
 from wanedge.bundle import Bundle, BundleWriter, Variant
 from wanedge.config import ModelConfig
-from wanedge.figures import Measure
+from wanedge.figures import Interval, Measure
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge.verdicts import Verdict, graphs_digest, verdict_path
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.storage import read_graph
+from wanedge_calibration.recipe import Form
 from wanedge_calibration.rollout.moment import fill_level, fill_levels
 from wanedge_calibration.validation.clip_job import ClipJob, Side, run_job
 from wanedge_calibration.validation.drift import Drift
 from wanedge_calibration.validation.gate import DEFAULTS, Gate
 from wanedge_calibration.validation.measures import judged, summarize
+from wanedge_calibration.validation.metrics import MOST_DB
 from wanedge_calibration.validation.stored import Constant, StoredLayer, constant_differences, stored_layers
 
 Told = Callable[[int, int], None]
@@ -56,6 +58,37 @@ class Compared:
         return not self.misses
 
 
+@dataclass(frozen=True)
+class Files:
+    """What the graphs say without running. stored: every layer, the worst first."""
+
+    stored: list[StoredLayer]
+    constants: list[Constant]
+    faults: list[str]
+
+    @property
+    def measures(self) -> dict[str, Interval]:
+        values = {"constants_changed": len(self.constants), "placement_faults": len(self.faults)}
+        found = {f"stored.{name}": Interval(float(value), None, None, 1) for name, value in values.items()}
+        if self.stored:
+            worst = max(self.stored[0].worst_db, -MOST_DB)
+            found["stored.worst_channel_db"] = Interval(worst, None, None, len(self.stored))
+        return found
+
+
+def inspect_files(candidate: Bundle, variant: Variant, reference: Bundle, of: Variant) -> Files:
+    """Compare the graphs of two variants as they are stored."""
+    constants: list[Constant] = []
+    faults: list[str] = []
+    form: Form = "tensorrt" if variant.target == "tensorrt" else "cpu"
+    for component in STREAMING_COMPONENTS:
+        ours = read_graph(reference.graph(component, of)[0])
+        theirs = read_graph(candidate.graph(component, variant)[0])
+        constants += constant_differences(ours, theirs, component)
+        faults += [f"{component}: {fault}" for fault in placement_faults(theirs, form)]
+    return Files(stored_layers(reference, of, candidate, variant), constants, faults)
+
+
 def compare(
     candidate: Bundle,
     variant: Variant,
@@ -81,10 +114,10 @@ def compare(
     sides = (_side(reference, of), _side(candidate, variant))
     jobs = [ClipJob(*sides, clip, folder, limit, world, seed) for clip in clips]
     results = _run(jobs, processes, ray, told)
-    stored = stored_layers(reference, of, candidate, variant)
-    constants, faults = _structure(candidate, variant, reference, of)
+    files = inspect_files(candidate, variant, reference, of)
     chosen = gate or DEFAULTS[variant.precision]
-    found, drifts = summarize(results, stored, len(constants), len(faults))
+    found, drifts = summarize(results)
+    found |= files.measures
     return Compared(
         reference=sides[0],
         candidate=sides[1],
@@ -93,9 +126,9 @@ def compare(
         jobs=jobs,
         measures=judged(found, chosen.limits),
         drifts=drifts,
-        stored=stored,
-        constants=constants,
-        faults=faults,
+        stored=files.stored,
+        constants=files.constants,
+        faults=files.faults,
         unmeasured=sorted(chosen.limits.keys() - found.keys()),
         not_covered=_not_covered(results, reference.model),
         gate=chosen,
@@ -129,18 +162,6 @@ def record_verdict(candidate: Bundle, variant: Variant, passed: bool) -> Bundle:
 
 def _side(bundle: Bundle, variant: Variant) -> Side:
     return Side(bundle.origin, variant.name, graphs_digest(bundle, variant))
-
-
-def _structure(candidate: Bundle, variant: Variant, reference: Bundle, of: Variant) -> tuple[list[Constant], list[str]]:
-    constants: list[Constant] = []
-    faults: list[str] = []
-    for component in STREAMING_COMPONENTS:
-        ours = read_graph(reference.graph(component, of)[0])
-        theirs = read_graph(candidate.graph(component, variant)[0])
-        constants += constant_differences(ours, theirs, component)
-        form = "tensorrt" if variant.target == "tensorrt" else "cpu"
-        faults += [f"{component}: {fault}" for fault in placement_faults(theirs, form)]
-    return constants, faults
 
 
 def _not_covered(results: Sequence[dict[str, Any]], config: ModelConfig) -> list[str]:
