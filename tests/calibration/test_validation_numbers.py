@@ -74,7 +74,8 @@ def test_wandering_noise_is_rarely_called_growth_and_growth_is_found(memory: flo
 
 
 def test_too_few_units_give_no_drift() -> None:
-    assert fit_drift([np.zeros(3), np.zeros(3)]) is None
+    assert fit_drift([np.zeros(49), np.zeros(12)]) is None
+    assert fit_drift([np.zeros(50)]) is not None
 
 
 def test_speech_is_judged_only_where_there_is_some() -> None:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 _Z = 1.96  # 95 %
 PER = 1000  # units: the slope is in dB per this many
+# Of a curve: with fewer, the interval of a wandering error is too narrow, and the caches' filling looks like growth.
+LEAST = 50  # units
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,14 @@ class Drift:
 
 
 def fit_drift(curves: list[NDArray[np.float64]]) -> Drift | None:
-    """A common slope of several curves [units], each with its own level; None for fewer than 8 units in all.
+    """A common slope of several curves [units], each with its own level; None when all are too short.
 
     Neighbouring units resemble each other, so the interval is of Newey and West (1987), whose lags follow the
     length; without it noise that wanders would pass for growth.
     """
-    curves = [c for c in curves if c.size >= 4]
+    curves = [c for c in curves if c.size >= LEAST]
     n = sum(c.size for c in curves)
-    if n < 8:
+    if not curves:
         return None
     x = [np.arange(c.size) - (c.size - 1) / 2 for c in curves]
     spread = sum(float(v @ v) for v in x)
