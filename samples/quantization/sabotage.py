@@ -102,7 +102,8 @@ def _four_bits(model: ModelProto, random: Random) -> str | None:
     def change(values: Array) -> Array:
         zero = 128 if values.dtype == np.uint8 else 0
         signed = values.astype(np.float32) - zero
-        return (np.rint(signed / 18.0).clip(-7, 7) * 18 + zero).astype(values.dtype)  # 127 / 7 is about 18
+        coarse: Array = (np.rint(signed / 18.0).clip(-7, 7) * 18 + zero).astype(values.dtype)  # 127 / 7 is about 18
+        return coarse
 
     return _edit(model, random, _is_stored, change)
 
