@@ -1,7 +1,7 @@
 # A newcomer types `make demo` or `make test`; everything else is set up on the way.
 VENV ?= .venv
 PY := $(VENV)/bin/python
-EXTRAS := cpu,engines,export,media,plots,signing,kiosk,dev
+EXTRAS := cpu,engines,export,calibration,pesq,ray,media,plots,signing,kiosk,dev
 
 .PHONY: demo test bench lint format clean
 .DEFAULT_GOAL := test

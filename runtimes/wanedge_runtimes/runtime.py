@@ -15,7 +15,7 @@ On the host a bfloat16 tensor is an array of uint16 bit patterns, because numpy 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -35,8 +35,8 @@ class RuntimeOptions:
     provider: "cpu", "cuda" or "tensorrt" (execution providers of ONNX Runtime).
     threads: threads inside one operator; 0 lets the runtime choose.
     device: index of the accelerator.
-    disabled_optimizers: names of ONNX Runtime graph passes to leave out, e.g. "QDQS8ToU8Transformer", without
-        which a graph with symmetric int8 activations does not load on the CPU.
+    disabled_optimizers: names of ONNX Runtime graph passes to leave out. By default QDQS8ToU8Transformer, beside which
+        graphs with symmetric int8 activations do not load on the CPU; no other graph has anything for it to do.
     spin: when idle worker threads poll for work instead of sleeping. "run" polls inside a run and sleeps between
         runs: as fast as "always" back to back, without burning a core while the next unit is awaited.
     """
@@ -44,7 +44,7 @@ class RuntimeOptions:
     provider: str = "cpu"
     threads: int = 0
     device: int = 0
-    disabled_optimizers: tuple[str, ...] = field(default=())
+    disabled_optimizers: tuple[str, ...] = ("QDQS8ToU8Transformer",)
     spin: Spin = "run"
 
 

@@ -8,6 +8,7 @@ from typing import Self
 from wanedge.bundle import Bundle, Variant
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
+from wanedge.verdicts import default_variant
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Executable, RuntimeOptions
 
@@ -50,11 +51,15 @@ class Model:
         variant: str | None = None,
         options: RuntimeOptions | None = None,
     ) -> Self:
-        """Verify and load the graphs that streaming needs. Raises WanEdgeError; see `Session.open`."""
+        """Verify and load the graphs that streaming needs. Raises WanEdgeError; see `Session.open`.
+
+        variant: by default an 8-bit one that passed its validation, else the float one (verdicts.py).
+        """
         bundle = source if isinstance(source, Bundle) else Bundle.open(Path(source))
         manifest = bundle.manifest
         engine = open_runtime(runtime, options)
-        chosen = _variant(bundle, variant, engine.name, options or RuntimeOptions())
+        provider = engine.options.provider
+        chosen = _variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
         single = open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
         graphs = {
             name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
@@ -66,14 +71,14 @@ class Model:
             tokenizer=Tokenizer(bundle.tokenizer(), manifest.model),
             weights=manifest.weights,
             variant=chosen.name,
-            runtime=f"{engine.name} ({engine.options.provider})",
+            runtime=f"{engine.name} ({provider})",
         )
 
 
-def _variant(bundle: Bundle, name: str | None, runtime: str, options: RuntimeOptions) -> Variant:
+def _variant(bundle: Bundle, name: str | None, runtime: str, provider: str, options: RuntimeOptions) -> Variant:
     """The variant to load; of engines, the one that preflight finds to belong on this machine."""
     if runtime == "onnxruntime":
-        return bundle.variant(name) if name else bundle.variant(runtime=runtime, profile="portable")
+        return bundle.variant(name) if name else default_variant(bundle, runtime, provider)
     from wanedge_runtimes.doctor import collect
     from wanedge_runtimes.targets import Machine
     from wanedge_runtimes.tensorrt.preflight import Candidate, choose

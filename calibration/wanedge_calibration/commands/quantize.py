@@ -1,0 +1,137 @@
+"""`wanedge quantize`: a new variant of a bundle in 8 bits."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+from wanedge.cli.console import amount, print_json, progress, stdout, table
+from wanedge.cli.options import BundleArgument, JsonOption
+from wanedge.cli.outcome import Misuse, require_bundle, require_file, require_folder_of
+from wanedge_calibration.commands.calibrate import ClipsOption
+
+if TYPE_CHECKING:
+    from wanedge_calibration.quantize import Source
+    from wanedge_calibration.recipe import Recipe
+    from wanedge_calibration.search.mixed import Mixed
+
+
+def register(app: typer.Typer) -> None:
+    app.command("quantize", epilog="Example: [bold]wanedge quantize kiosk.wanedge --precision int8[/bold]")(quantize)
+
+
+def quantize(
+    bundle: BundleArgument,
+    precision: Annotated[
+        Literal["int8", "fp8", "mixed"], typer.Option(help="Of weights and activations; mixed searches by measurement.")
+    ] = "int8",
+    form: Annotated[
+        Literal["cpu", "tensorrt"],
+        typer.Option(help="cpu: what ONNX Runtime's integer kernels run fastest. tensorrt: explicit Q/DQ for engines."),
+    ] = "cpu",
+    calibrator: Annotated[
+        Literal["max", "percentile", "entropy", "mse"], typer.Option(help="How a range is chosen.")
+    ] = "mse",
+    smooth: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Move activation outliers into weights; 0.5 is usual.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Repeat this recipe, e.g. after editing it.")] = None,
+    recipe_to: Annotated[Path | None, typer.Option(help="Write the recipe to this file, too.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="For mixed: least signal over error of the output in closed loop, dB.")
+    ] = None,
+    clips: ClipsOption = None,
+    units: Annotated[int, typer.Option(min=2, help="For mixed: units of each trial.")] = 8,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new bundle; by default BUNDLE grows.")
+    ] = None,
+    only: Annotated[bool, typer.Option("--only", help="Leave the other variants out, for a device.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize a calibrated bundle. The variant's recipe lies in the bundle and can be edited and repeated."""
+    require_bundle(bundle)
+    if recipe_to is not None:
+        require_folder_of(recipe_to, "--recipe-to")
+    if only and output is None:
+        raise Misuse("--only would delete the other variants of the bundle", hint="add -o NEW_BUNDLE")
+    from wanedge.bundle import Bundle
+    from wanedge_calibration.quantize import Source, apply_recipe, default_recipe, variant_bytes
+    from wanedge_calibration.recipe import Recipe
+
+    source = Source.of(Bundle.open(bundle))
+    found: Mixed | None = None
+    if recipe is not None:
+        plan = Recipe.read(require_file(recipe, "--recipe"))
+    else:
+        changes = {"calibrator": calibrator, "smooth": smooth}
+        uniform = "int8" if precision == "mixed" else precision
+        plan = default_recipe(source, uniform, form).model_copy(update=changes)
+        if precision == "mixed":
+            found = _search(source, plan, clips, units, budget)
+            plan = found.recipe
+    made = apply_recipe(source, plan, output, only=only)
+    if recipe_to is not None:
+        plan.write(recipe_to)
+    size = variant_bytes(made, made.variant(plan.variant))
+    before = variant_bytes(source.bundle, source.variant)
+    modes = Counter(mode for layers in plan.components.values() for mode in layers.values())
+    where = output or bundle
+    search = None if found is None else _account(found)
+    if as_json:
+        print_json(
+            {
+                "bundle": str(where),
+                "variant": plan.variant,
+                "recipe": f"calibration/{plan.variant}.yaml",
+                "layers": dict(modes),
+                "bytes": size,
+                "bytes_over_source": size / before,
+                "search": search,
+            }
+        )
+        return
+    layers = ", ".join(f"{count} {mode}" for mode, count in modes.items())
+    typer.echo(
+        f"{where}: variant {plan.variant}, {layers}; {amount(size)}, {size / before:.2f} of {source.variant.name}."
+    )
+    if found is not None:
+        rows = [
+            (r.component, f"{r.float_ms:.2f}", f"{r.quantized_ms:.2f}", amount(r.saved), f"{r.error:.2e}", r.kept)
+            for r in found.regions
+        ]
+        columns = ("region", "fp32 ms", "8-bit ms", "saved", "error", "kept")
+        title = f"{found.mixed_db:.1f} dB (uniform {found.uniform_db:.1f}), {len(found.given_back)} steps given back"
+        stdout().print(table(title, columns, rows, numbers=columns[1:5]))
+    typer.echo(f"-> wanedge validate {where} --reference {bundle} --variant {plan.variant} --clips CLIPS -o report/")
+
+
+def _search(source: "Source", plan: "Recipe", clips: list[Path] | None, units: int, budget: float | None) -> "Mixed":
+    from wanedge_calibration.clips import clip_units, find_clips
+    from wanedge_calibration.search.mixed import search_mixed
+    from wanedge_calibration.search.trials import trial_bench
+
+    if budget is None:
+        raise Misuse("--precision mixed needs a budget", hint="--budget 30: signal over error of the output, in dB")
+    clip = find_clips(clips or [])[0]
+    heard = list(clip_units(clip, source.bundle.model, units))
+    calibration = source.calibration
+    with (
+        trial_bench(source, plan, heard, calibration.world, calibration.seed) as bench,
+        progress(TextColumn("layers"), BarColumn(), MofNCompleteColumn()) as display,
+    ):
+        task = display.add_task("layers")
+        return search_mixed(bench, budget, lambda done, total: display.update(task, completed=done, total=total))
+
+
+def _account(found: "Mixed") -> dict[str, Any]:
+    """What the search measured, for the report: layers, regions and what each gained and cost."""
+    return {
+        "budget_db": found.budget_db,
+        "uniform_db": found.uniform_db,
+        "mixed_db": found.mixed_db,
+        "given_back": [list(step) for step in found.given_back],
+        "layers": [vars(trial) for trial in found.trials],
+        "regions": [vars(region) | {"faster": region.faster} for region in found.regions],
+    }

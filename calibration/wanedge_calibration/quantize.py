@@ -1,0 +1,164 @@
+"""From a float variant, a calibration and a recipe to a quantized variant in the bundle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
+from wanedge_calibration.calibrators import Range, calibrate_range
+from wanedge_calibration.errors import CalibrationError, QuantizationError
+from wanedge_calibration.graph.placement import placement_faults
+from wanedge_calibration.graph.rewrite import rewrite
+from wanedge_calibration.graph.sites import Site, find_sites
+from wanedge_calibration.graph.storage import read_graph, write_graph
+from wanedge_calibration.recipe import Form, Mode, Precision, Recipe, default_mode
+from wanedge_calibration.rollout.calibrate import float_variant
+from wanedge_calibration.rollout.file import ROLLOUT, Calibration, model_digest, read_calibration
+from wanedge_calibration.smoothing import smooth
+
+RECIPES = "calibration"  # the bundle's folder for them
+
+
+@dataclass(frozen=True)
+class Source:
+    """What quantization starts from: the float variant and what its tensors saw."""
+
+    bundle: Bundle
+    variant: Variant
+    calibration: Calibration
+    calibration_sha256: str
+
+    @classmethod
+    def of(cls, bundle: Bundle, variant: str | None = None) -> "Source":
+        """Raises CalibrationError when the bundle has no calibration, or one of other weights."""
+        chosen = float_variant(bundle, variant)
+        if ROLLOUT not in bundle.manifest.files:
+            raise CalibrationError(
+                f"{bundle.origin} has no calibration", hint=f"wanedge calibrate {bundle.origin} --clips CLIPS"
+            )
+        calibration = read_calibration(bundle.path(ROLLOUT), model_digest(bundle, chosen))
+        return cls(bundle, chosen, calibration, bundle.manifest.files[ROLLOUT].sha256)
+
+    def graph(self, component: str) -> ModelProto:
+        return read_graph(self.bundle.graph(component, self.variant)[0])
+
+    def sites(self, component: str) -> list[Site]:
+        return find_sites(self.graph(component))
+
+    def calibrated(self, component: str) -> set[str]:
+        """Tensors of a component that the roll-out saw."""
+        return {tensor for name, tensor in self.calibration.recording.channels if name == component}
+
+
+def default_recipe(source: Source, precision: Precision, form: Form = "cpu", name: str | None = None) -> Recipe:
+    """Every layer at `precision`, where the form allows it."""
+    components: dict[str, dict[str, Mode]] = {}
+    for component in source.variant.graphs:
+        seen = source.calibrated(component)
+        sites = find_sites(source.graph(component))
+        components[component] = {s.node: default_mode(s, precision, form, s.reads in seen) for s in sites}
+    return Recipe(
+        precision=precision,
+        form=form,
+        variant=name or (precision if form == "cpu" else f"{precision}-qdq"),
+        source=source.variant.name,
+        calibration=source.calibration_sha256,
+        components=components,
+    )
+
+
+def quantized_graph(source: Source, component: str, recipe: Recipe) -> ModelProto:
+    """One component's graph as the recipe says. Raises QuantizationError; a misplaced Q or DQ is one, too."""
+    model = source.graph(component)
+    modes = recipe.components.get(component, {})
+    sites = find_sites(model)
+    if recipe.smooth is not None:
+        touched = [s for s in sites if modes.get(s.node) in ("int8", "fp8")]
+        channels = {t: k for (c, t), k in source.calibration.recording.channels.items() if c == component}
+        scales = smooth(model, touched, channels, recipe.smooth)
+    else:
+        scales = {}
+    overrides = recipe.ranges.get(component, {})
+
+    def range_of(tensor: str) -> Range:
+        if tensor in overrides:
+            return overrides[tensor]
+        if tensor in scales:  # its histogram is of before the smoothing; the channels' maxima follow exactly
+            largest = source.calibration.recording.channels[(component, tensor)] / scales[tensor]
+            return -float(largest.max()), float(largest.max())
+        histogram = source.calibration.recording.overall(component, tensor)
+        return calibrate_range(histogram, recipe.calibrator, recipe.kept, symmetric=recipe.form == "tensorrt")
+
+    rewrite(model, sites, modes, recipe.form, range_of)
+    if faults := placement_faults(model, recipe.form):
+        raise QuantizationError(f"{component}: {faults[0]}", hint="correct the recipe's modes of that layer")
+    return model
+
+
+def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, only: bool = False) -> Bundle:
+    """Write the recipe's variant into the bundle, or into a copy at `output`; returns it, opened.
+
+    only: leave the other variants and the calibration behind, as a bundle for a device.
+
+    Raises QuantizationError (a recipe of another model), CalibrationError, BundleError.
+    """
+    _check(source, recipe)
+    bundle, folder = source.bundle, f"graphs/{recipe.variant}"
+    with BundleWriter.extend(bundle, output) as writer:
+        target = writer.directory(folder)
+        graphs: dict[str, GraphFiles] = {}
+        for component, files in source.variant.graphs.items():
+            written = write_graph(quantized_graph(source, component, recipe), target, component)
+            graph, *data = (f"{folder}/{file.name}" for file in written)
+            graphs[component] = GraphFiles(graph=graph, data=tuple(data), spec=files.spec)
+        writer.add_file(f"{RECIPES}/{recipe.variant}.yaml", recipe.to_yaml().encode())
+        variant = Variant(
+            name=recipe.variant,
+            precision=recipe.precision,
+            runtime="onnxruntime",
+            target="cpu" if recipe.form == "cpu" else "tensorrt",
+            profile=source.variant.profile,
+            graphs=graphs,
+        )
+        made = Made.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
+        contents = bundle.manifest.contents.with_variant(variant, {}, made)
+        new = {g for files in graphs.values() for g in (files.graph, *files.data)}
+        kept = new | {contents.tokenizer}
+        if only:
+            contents = contents.model_copy(update={"variants": (variant,)})
+        for relative in bundle.manifest.files:
+            stale = relative.startswith(f"{folder}/") and relative not in new
+            if stale or (only and relative not in kept):
+                writer.remove(relative)
+        return writer.finish(contents)
+
+
+def variant_bytes(bundle: Bundle, variant: Variant) -> int:
+    """Bytes of a variant's files, shared ones once."""
+    files = {p for g in variant.graphs.values() for p in (g.graph, *g.data)}
+    return sum(bundle.manifest.files[name].bytes for name in files)
+
+
+def _check(source: Source, recipe: Recipe) -> None:
+    if recipe.variant == source.variant.name or recipe.source != source.variant.name:
+        raise QuantizationError(
+            f"the recipe makes {recipe.variant!r} from {recipe.source!r}, the source here is {source.variant.name!r}",
+            hint="set `source` and `variant` in the recipe",
+        )
+    if recipe.calibration != source.calibration_sha256:
+        raise QuantizationError(
+            f"the recipe was made with calibration {str(recipe.calibration)[:12]}, "
+            f"the bundle has {source.calibration_sha256[:12]}",
+            hint="quantize anew: wanedge quantize BUNDLE --precision int8; or calibrate with the same clips",
+        )
+    _check_components(recipe.components, source)
+
+
+def _check_components(components: Mapping[str, object], source: Source) -> None:
+    if unknown := sorted(components.keys() - source.variant.graphs.keys()):
+        raise QuantizationError(
+            f"the recipe names a component {unknown[0]!r} that the bundle does not have",
+            hint=f"it has: {', '.join(source.variant.graphs)}",
+        )

@@ -1,0 +1,106 @@
+"""Trials: the float model with some layers quantized, streamed in closed loop against the float model."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from wanedge.model import STREAMING_COMPONENTS, Model
+from wanedge.units import UserUnit
+from wanedge_calibration.graph.storage import write_graph
+from wanedge_calibration.quantize import Source, quantized_graph
+from wanedge_calibration.recipe import Mode, Recipe
+from wanedge_calibration.validation.causes import OutputError, output_error
+from wanedge_calibration.validation.clip_job import ONE_THREAD
+from wanedge_calibration.validation.runs import run_clip
+from wanedge_runtimes.registry import open_runtime
+from wanedge_runtimes.runtime import Executable
+
+Modes = Mapping[str, Mode]
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LayerTrial:
+    """error: of the output when this layer alone is quantized. saved: bytes of its weight's file."""
+
+    component: str
+    layer: str
+    mode: Mode
+    error: float
+    saved: int
+
+
+@dataclass
+class Bench:
+    """Streams candidates over the same units. Loaded graphs are kept by what is quantized in them."""
+
+    source: Source
+    recipe: Recipe
+    units: Sequence[UserUnit]
+    world: str
+    seed: int
+    reference: Model
+    folder: Path
+    _kept: dict[tuple[str, tuple[tuple[str, Mode], ...]], Executable] = field(default_factory=dict)
+    _written: int = 0
+
+    def model(self, components: Mapping[str, Modes]) -> Model:
+        """The float model with these layers quantized, and no others."""
+        graphs = dict(self.reference.graphs)
+        for component, modes in components.items():
+            if component in STREAMING_COMPONENTS and any(mode != "fp32" for mode in modes.values()):
+                graphs[component] = self._graph(component, modes)
+        return replace(self.reference, graphs=graphs)
+
+    def error(self, components: Mapping[str, Modes]) -> OutputError:
+        """Of the free run: closed loop, the candidate on its own state."""
+        run = run_clip(
+            self.reference, self.model(components), list(self.units), world=self.world, seed=self.seed, modes=("free",)
+        )
+        return output_error(run, "free")
+
+    def _graph(self, component: str, modes: Modes) -> Executable:
+        key = (component, tuple(sorted(modes.items())))
+        if key not in self._kept:
+            recipe = self.recipe.model_copy(update={"components": {component: dict(modes)}})
+            place = self.folder / str(self._written)
+            place.mkdir()
+            self._written += 1
+            write_graph(quantized_graph(self.source, component, recipe), place, component)
+            spec = self.source.bundle.graph(component, self.source.variant)[1]
+            loaded = open_runtime("onnxruntime", ONE_THREAD).load(place / f"{component}.onnx", spec)
+            if len(modes) == 1:
+                return loaded  # one layer's trial comes once
+            self._kept[key] = loaded
+        return self._kept[key]
+
+
+@contextmanager
+def trial_bench(
+    source: Source, recipe: Recipe, units: Sequence[UserUnit], world: str = "", seed: int = 0
+) -> Iterator[Bench]:
+    """A bench for the layers of `recipe`; its graphs live in a temporary folder."""
+    reference = Model.load(source.bundle, "onnxruntime", source.variant.name, ONE_THREAD)
+    with TemporaryDirectory(prefix="wanedge-trials-") as folder:
+        yield Bench(source, recipe, units, world, seed, reference, Path(folder))
+
+
+def layer_trials(bench: Bench, told: Told = lambda _d, _a: None) -> list[LayerTrial]:
+    """Every quantized layer of the streaming components, alone; the most harmful first."""
+    plan = [
+        (component, layer, mode)
+        for component, layers in bench.recipe.components.items()
+        if component in STREAMING_COMPONENTS
+        for layer, mode in layers.items()
+        if mode != "fp32"
+    ]
+    sizes = {(c, s.node): s.size for c in STREAMING_COMPONENTS for s in bench.source.sites(c)}
+    found = []
+    for count, (component, layer, mode) in enumerate(plan, 1):
+        error = bench.error({component: {layer: mode}}).total
+        kept = 2 if mode == "fp16-weights" else 1  # bytes an element, of 4
+        found.append(LayerTrial(component, layer, mode, error, sizes[(component, layer)] * (4 - kept)))
+        told(count, len(plan))
+    return sorted(found, key=lambda t: -t.error)

@@ -1,0 +1,31 @@
+"""Clips spread over a Ray cluster (extra `ray`). Workers need the same paths."""
+
+from collections.abc import Callable
+from typing import Any
+
+from wanedge_calibration.validation.clip_job import ClipJob, run_job
+from wanedge_runtimes.errors import MissingExtra
+
+
+def run_on_ray(jobs: list[ClipJob], address: str, told: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    """Results in the order of the jobs. address: "host:port", "auto", or "local" for a Ray of this machine's cores.
+
+    Raises MissingExtra, and whatever a job raises.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtra("Ray is not installed", hint="pip install 'wanedge[ray]'") from error
+    ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
+    try:
+        remote = ray.remote(max_retries=2)(run_job)
+        waiting = [remote.remote(job) for job in jobs]
+        order = list(waiting)
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            told(len(jobs) - len(waiting), len(jobs))
+            ray.get(done)
+        results: list[dict[str, Any]] = ray.get(order)
+    finally:
+        ray.shutdown()
+    return results

@@ -1,0 +1,125 @@
+"""The files of a report: report.json for machines, junit.xml for CI, validation.json in the shape of figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.figures import Figures, Measure, machine_facts, made
+from wanedge_calibration.errors import ValidationError
+from wanedge_calibration.validation.validate import Compared
+
+WORST_LAYERS = 12  # listed
+_DETAIL = ("unit", "components", "audio_snr_db", "psnr_db", "tokens_equal", "state_equal")
+
+
+def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """report.json. causes: components by the error they cause alone, the worst first."""
+    return {
+        "verdict": "passed" if compared.passed else "failed",
+        "misses": sorted(compared.misses),
+        "unmeasured": compared.unmeasured,
+        "not_covered": compared.not_covered,
+        "precision": compared.precision,
+        "candidate": {"bundle": compared.candidate.bundle.name, "variant": compared.candidate.variant},
+        "reference": {"bundle": compared.reference.bundle.name, "variant": compared.reference.variant},
+        "gate": compared.gate.limits,
+        "measures": {name: m.model_dump(mode="json") for name, m in compared.measures.items()},
+        "drift": {name: vars(drift) | {"grows": drift.grows} for name, drift in compared.drifts.items()},
+        "suspects": suspects(compared, causes),
+        "causes": causes,
+        "layers": [
+            {"component": s.component, "layer": s.layer, "worst_db": max(s.worst_db, -1e3), "channel": s.channel}
+            for s in compared.stored[:WORST_LAYERS]
+        ],
+        "constants": [vars(c) for c in compared.constants[:WORST_LAYERS]],
+        "placement_faults": compared.faults,
+        "clips": [_clip(result) for result in compared.results],
+        "made": made(command, None, compared.candidate.digest).model_dump(mode="json"),
+        "machine": machine_facts(),
+    }
+
+
+def suspects(compared: Compared, causes: list[dict[str, Any]]) -> list[str]:
+    """Components to look at first, in order: wrong files before wrong numbers."""
+    limit = compared.gate.limits.get("stored.worst_channel_db")
+    floor = float(limit.split()[-1]) if limit else -1e9
+    named = [c.component for c in compared.constants] + [f.partition(":")[0] for f in compared.faults]
+    named += [s.component for s in compared.stored if s.worst_db < floor]
+    named += [cause["component"] for cause in causes]
+    return list(dict.fromkeys(named))
+
+
+def figures(compared: Compared, command: str) -> Figures:
+    """The measures in the shape that every command shares."""
+    return Figures(
+        machine=machine_facts() | {"candidate": compared.candidate.variant, "reference": compared.reference.variant},
+        made=made(command, None, compared.candidate.digest),
+        measures=compared.measures,
+    )
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Raises BundleError when the disk refuses; the old file is then still whole."""
+    with disk_errors(path), staged_file(path) as staged:
+        staged.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_junit(compared: Compared, path: Path) -> None:
+    """One test case for each limit; a miss is a failure, a limit on what was not measured is skipped."""
+    judged = {name: m for name, m in compared.measures.items() if m.bar is not None}
+    suite = ElementTree.Element(
+        "testsuite",
+        name=f"wanedge.validate.{compared.candidate.variant}",
+        tests=str(len(judged) + len(compared.unmeasured)),
+        failures=str(len(compared.misses)),
+        skipped=str(len(compared.unmeasured)),
+    )
+    for name, measure in judged.items():
+        case = ElementTree.SubElement(suite, "testcase", classname="wanedge.validate", name=f"{name} {measure.bar}")
+        if measure.met is False:
+            ElementTree.SubElement(case, "failure", message=f"{measure.value:.4g} {measure.unit}, not {measure.bar}")
+    for name in compared.unmeasured:
+        case = ElementTree.SubElement(suite, "testcase", classname="wanedge.validate", name=name)
+        ElementTree.SubElement(case, "skipped", message="these clips do not allow this measure")
+    with disk_errors(path), staged_file(path) as staged:
+        ElementTree.ElementTree(suite).write(staged, encoding="utf-8", xml_declaration=True)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Raises ValidationError when it is no report.json."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        for measure in found["measures"].values():
+            Measure.model_validate(measure)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValidationError(
+            f"{path} is not a report ({error})", hint="give two report.json of wanedge validate"
+        ) from error
+    return found
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, float, float, str]]:
+    """(measure, value in a, value in b, what it means) of two reports, the largest relative changes first.
+
+    A change is "within the noise" where the intervals overlap, "changed" where they do not, "?" without intervals.
+    """
+    rows = []
+    for name in sorted(a["measures"].keys() & b["measures"].keys()):
+        old, new = a["measures"][name], b["measures"][name]
+        if None in (old["low"], old["high"], new["low"], new["high"]):
+            verdict = "same" if old["value"] == new["value"] else "?"
+        else:
+            apart = old["high"] < new["low"] or new["high"] < old["low"]
+            verdict = "changed" if apart else "within the noise"
+        rows.append((name, old["value"], new["value"], verdict))
+    return sorted(rows, key=lambda r: -abs(r[2] - r[1]) / max(abs(r[1]), 1e-9))
+
+
+def _clip(result: dict[str, Any]) -> dict[str, Any]:
+    modes = {}
+    for mode, found in result["modes"].items():
+        rows = [{key: row[key] for key in _DETAIL} for row in found["rows"]]
+        modes[mode] = {k: v for k, v in found.items() if k != "rows"} | {"rows": rows}
+    return {k: v for k, v in result.items() if k != "modes"} | {"modes": modes}

@@ -1,0 +1,42 @@
+"""The search gives back only what the budget asks for, and says what each layer and region costs."""
+
+import pytest
+
+from tests.media import user_units
+from wanedge_calibration.errors import QuantizationError
+from wanedge_calibration.quantize import Source, default_recipe
+from wanedge_calibration.search.mixed import Mixed, search_mixed
+from wanedge_calibration.search.trials import trial_bench
+
+
+def searched(source: Source, budget_db: float) -> Mixed:
+    recipe = default_recipe(source, "int8")
+    # Two components, so that the trials take seconds.
+    kept = {name: recipe.components[name] for name in ("audio_decoder", "flow_out")}
+    units = list(user_units(source.bundle.model, 3, seed=7))
+    with trial_bench(source, recipe.model_copy(update={"components": kept}), units) as bench:
+        return search_mixed(bench, budget_db)
+
+
+def test_a_budget_that_is_kept_anyway_gives_nothing_back(source: Source) -> None:
+    found = searched(source, 5.0)
+    assert found.given_back == []
+    assert found.mixed_db >= 5.0
+    assert {t.component for t in found.trials} == {"audio_decoder", "flow_out"}
+    assert [t.error for t in found.trials] == sorted((t.error for t in found.trials), reverse=True)
+    for region in found.regions:  # 8-bit arithmetic stays only where it was faster
+        assert region.kept != "int8" or region.faster
+
+
+def test_a_tighter_budget_is_kept_by_giving_layers_back(source: Source) -> None:
+    start = searched(source, 5.0)
+    found = searched(source, start.mixed_db + 3.0)
+    assert found.mixed_db >= start.mixed_db + 3.0
+    assert 0 < len(found.given_back) < 2 * len(found.trials)
+    for component, layer, _ in found.given_back:
+        assert found.recipe.components[component][layer] != "int8"
+
+
+def test_a_budget_beyond_floats_is_refused(source: Source) -> None:
+    with pytest.raises(QuantizationError, match="no assignment keeps 200 dB"):
+        searched(source, 200.0)
