@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner
-from wanedge_export.build import BuildError, BuildOptions, block_profiles, build_bundle, build_engine, parse_network
-from wanedge_export.build.memory import estimate
-from wanedge_export.build.network import aliases, require_aliases
 
 from tests.export.half_graphs import half_bundle
 from tests.export.lint_graphs import F16, I8, PAIRS, cache, constant, model, of_type, product, zero
 from wanedge.bundle import Bundle, verify
 from wanedge.cli.app import build_app
+from wanedge_export.build import BuildError, BuildOptions, block_profiles, build_bundle, build_engine, parse_network
+from wanedge_export.build.memory import estimate
+from wanedge_export.build.network import aliases, require_aliases
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 from wanedge_runtimes.targets import TARGETS, Machine, target_named

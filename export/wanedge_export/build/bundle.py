@@ -1,0 +1,214 @@
+"""Engines for one target into a bundle: every graph linted, estimated, built, and written in one step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
+from wanedge.model import STREAMING_COMPONENTS
+from wanedge_export.build.apart import build_apart
+from wanedge_export.build.engine import BuiltEngine
+from wanedge_export.build.error import BuildError
+from wanedge_export.build.listening import Progress
+from wanedge_export.build.memory import estimate, require_memory
+from wanedge_export.build.options import BuildOptions
+from wanedge_export.build.profiles import block_profiles
+from wanedge_export.lint import Graph, lint_graph
+from wanedge_runtimes.spec import GraphSpec
+from wanedge_runtimes.targets import Library, Machine, Precision, Target, same_release, service
+from wanedge_runtimes.tensorrt.library import import_library
+
+Log = Callable[[str], None]
+# What a precision must have in hardware; "mixed" is whatever its graphs hold, which the linter sees.
+_HARDWARE: dict[str, Precision] = {"fp16": "fp16", "bf16": "bf16", "int8": "int8", "fp8": "fp8"}
+
+
+class Built(NamedTuple):
+    """seconds: of the build alone. graph_bytes: of the ONNX graph and its external weights."""
+
+    component: str
+    seconds: float
+    engine_bytes: int
+    graph_bytes: int
+    layers: dict[str, int]
+
+
+class BuildResult(NamedTuple):
+    bundle: Bundle
+    variant: Variant
+    built: tuple[Built, ...]
+
+
+def build_bundle(
+    bundle: Bundle,
+    target: Target,
+    precision: str,
+    machine: Machine,
+    *,
+    cpu_only: bool = False,
+    library: Library | None = None,
+    source: str | None = None,
+    every_component: bool = False,
+    options: BuildOptions | None = None,
+    output: Path | None = None,
+    command: str = "wanedge build",
+    log: Log = lambda _: None,
+    progress: Progress = lambda _phase, _done, _steps: None,
+) -> BuildResult:
+    """Build every graph that a session needs and add the engines as the variant `{target}-{precision}`.
+
+    Args:
+        machine: this machine, e.g. `Machine.of(collect())`.
+        cpu_only: build with TensorRT-RTX and without a GPU.
+        source: name of the variant whose graphs to build; by default the one of this precision.
+        every_component: also those that only training and validation use.
+        output: write a larger copy of the bundle there in place of replacing it.
+
+    Raises BuildError; the bundle is then what it was.
+    """
+    chosen = _library(target, machine, library, cpu_only)
+    if precision in _HARDWARE and _HARDWARE[precision] not in target.precisions:
+        raise BuildError(
+            f"{target.name} (SM {target.sm}) does not compute in {precision}",
+            hint=f"choose one of {', '.join(target.precisions)}, or another device: wanedge targets",
+        )
+    graphs = bundle.variant(source) if source else _graphs(bundle, target, precision)
+    import_library(chosen.name)  # its absence is better told before the first graph than after
+    engines: dict[str, BuiltEngine] = {}
+    built: list[Built] = []
+    for component in _components(graphs, every_component):
+        path, spec = bundle.graph(component, graphs)
+        data = [bundle.path(each) for each in graphs.graphs[component].data]
+        start = perf_counter()
+        engine = _build(
+            bundle, target, chosen, machine, path, data, spec, options or BuildOptions(), progress, precision
+        )
+        seconds = perf_counter() - start
+        size = sum(each.stat().st_size for each in (path, *data))
+        engines[component] = engine
+        built.append(Built(component, seconds, len(engine.content), size, engine.info.layers))
+        log(f"{component}: {len(engine.content) / 2**20:.1f} MiB in {seconds:.1f} s")
+    variant = _variant(target, precision, chosen, graphs, engines)
+    with BundleWriter.extend(bundle, output) as writer:
+        for component, engine in engines.items():
+            writer.add_file(variant.graphs[component].graph, engine.content)
+            writer.add_file(engine.info.log, engine.log.encode())
+        made = writer.finish(bundle.manifest.contents.with_variant(variant, {}, Made.now(command)))
+    return BuildResult(made, variant, tuple(built))
+
+
+def _library(target: Target, machine: Machine, wanted: Library | None, cpu_only: bool) -> Library:
+    if target.sm is None:
+        raise BuildError("the CPU runs graphs, not engines", hint="choose a device: wanedge targets")
+    if cpu_only:
+        if not target.cpu_only:
+            raise BuildError(
+                f"TensorRT-RTX has no SM {target.sm}, so nothing can be built for {target.name} without its GPU",
+                hint=f"build on the device: wanedge build BUNDLE --target {target.name}",
+            )
+        wanted = target.library_named("tensorrt-rtx")
+        if machine.arch != "x86_64":
+            raise BuildError("TensorRT-RTX builds on x86-64 machines", hint="build on one, or on the device itself")
+    if wanted is None:
+        answer = service(target, machine).build
+        if not answer.yes:
+            raise BuildError(f"no engine for {target.name} can be built here: {answer.why}", hint="wanedge targets")
+        wanted = next((each for each in target.libraries if _is_here(each, machine)), target.library)
+    if not _is_here(wanted, machine):
+        found = machine.libraries.get(wanted.name)
+        raise BuildError(
+            f"{target.name} takes engines of {wanted}, and here is {found or 'none'}",
+            hint=f"pip install 'wanedge[{'rtx' if wanted.name == 'tensorrt-rtx' else 'tensorrt'}]'",
+        )
+    return wanted
+
+
+def _is_here(library: Library, machine: Machine) -> bool:
+    return same_release(library.version, machine.libraries.get(library.name, ""))
+
+
+def _graphs(bundle: Bundle, target: Target, precision: str) -> Variant:
+    """The variant with ONNX graphs of that precision in the target's form; of two, the one made for TensorRT."""
+    variants = [v for v in bundle.manifest.variants if not v.engines and v.precision == precision]
+    found = [v for v in variants if v.profile == target.profile]
+    meant = [v for v in found if v.runtime == "tensorrt"] or found
+    if len(meant) == 1:
+        return meant[0]
+    has = "; ".join(map(str, bundle.manifest.variants))
+    how = (
+        f"wanedge export PRESET --precision fp16 --profile {target.profile}"
+        if precision == "fp16"
+        else "make it with wanedge quantize"
+    )
+    raise BuildError(
+        f"{bundle.origin} has {len(meant) or 'no'} variants with {target.profile} graphs in {precision} "
+        f"for {target.name}; it has: {has}",
+        hint="name one with --source" if meant else how,
+    )
+
+
+def _components(graphs: Variant, every: bool) -> list[str]:
+    streaming = [name for name in graphs.graphs if name in STREAMING_COMPONENTS]
+    return list(graphs.graphs) if every or not streaming else streaming
+
+
+def _build(
+    bundle: Bundle,
+    target: Target,
+    library: Library,
+    machine: Machine,
+    path: Path,
+    data: list[Path],
+    spec: GraphSpec,
+    options: BuildOptions,
+    progress: Progress,
+    precision: str,
+) -> BuiltEngine:
+    errors = [f for f in lint_graph(Graph.load(path), target, spec.component, library) if f.level == "error"]
+    if errors:
+        first = errors[0]
+        raise BuildError(
+            f"{spec.component} would not build for {target.name}: {first.node}: {first.what} "
+            f"(rule {first.rule}, lifted by: {first.lifted}; {len(errors)} errors in all)",
+            hint=first.mend,
+        )
+    profiles = block_profiles(bundle.model, spec, as_range=options.profiles == "range")
+    smallest = target.memory_gib[0] if target.memory_gib else None
+    needed = estimate(spec, sum(each.stat().st_size for each in (path, *data)), profiles)
+    require_memory(spec.component, needed, machine.memory_free, smallest)
+    return build_apart(
+        library.name,
+        path,
+        spec,
+        target,
+        progress,
+        data=data,
+        profiles=profiles,
+        options=options,
+        system=machine.system,
+        log_path=f"{_folder(target, precision)}/{spec.component}.log",
+    )
+
+
+def _folder(target: Target, precision: str) -> str:
+    return f"engines/{target.name}/{precision}"
+
+
+def _variant(
+    target: Target, precision: str, library: Library, graphs: Variant, engines: dict[str, BuiltEngine]
+) -> Variant:
+    return Variant(
+        name=f"{target.name}-{precision}",
+        precision=precision,
+        runtime=library.name,
+        target=target.name,
+        profile=graphs.profile,
+        graphs={
+            component: GraphFiles(
+                graph=f"{_folder(target, precision)}/{component}.engine", spec=graphs.graphs[component].spec
+            )
+            for component in engines
+        },
+        engines={component: engine.info for component, engine in engines.items()},
+    )

@@ -1,0 +1,115 @@
+"""`wanedge build`: engines for a device into a bundle."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wanedge.cli.console import amount, print_json, progress, stdout, table
+from wanedge.cli.options import BundleArgument, JsonOption
+from wanedge.cli.outcome import require_bundle
+from wanedge_export.lint.cli import LibraryOption, TargetOption
+
+
+def register(app: typer.Typer) -> None:
+    example = "Example: [bold]wanedge build kiosk.wanedge --target rtx-40 --precision fp16 --cpu-only[/bold]"
+    app.command("build", epilog=example)(build)
+
+
+def build(
+    bundle: BundleArgument,
+    target: TargetOption,
+    precision: Annotated[
+        Literal["fp16", "int8", "fp8", "mixed"],
+        typer.Option("--precision", "-p", help="Of the graphs to build from; they must be in the bundle."),
+    ] = "fp16",
+    cpu_only: Annotated[
+        bool, typer.Option("--cpu-only", help="Build with TensorRT-RTX, without a GPU, on any x86-64 machine.")
+    ] = False,
+    library: LibraryOption = None,
+    source: Annotated[str | None, typer.Option(help="Build the graphs of this variant.")] = None,
+    every_component: Annotated[
+        bool, typer.Option("--all", help="Also components that only training and validation use.")
+    ] = False,
+    workspace: Annotated[int, typer.Option(min=1, help="Scratch memory that a layer may use, in MiB.")] = 1024,
+    profiles: Annotated[
+        Literal["blocks", "range"],
+        typer.Option(help="blocks: kernels for every block size of a unit. range: one set for all, a smaller engine."),
+    ] = "blocks",
+    level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="Builder optimization level; the library's own by default.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="File with kernel timings to use and extend (TensorRT only).")
+    ] = None,
+    refittable: Annotated[bool, typer.Option("--refittable", help="Weights can be replaced later.")] = False,
+    strip: Annotated[bool, typer.Option("--strip", help="Leave the weights out, to be refitted later.")] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Later releases of this major version load it (TensorRT only).")
+    ] = False,
+    compatibility: Annotated[
+        Literal["none", "same-compute-capability", "ampere-plus"],
+        typer.Option(help="Over which other GPUs the engine runs (TensorRT only)."),
+    ] = "none",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write a larger copy of the bundle there; needed for archives.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build TensorRT engines for a device and add them to the bundle.
+
+    Every graph is linted first, and the memory estimated. The engine's inputs and outputs, TensorRT's version, the
+    build log and the hash go into the manifest.
+    """
+    from wanedge_runtimes.targets import target_named
+
+    chosen = target_named(target)
+    require_bundle(bundle)
+    from wanedge.bundle import Bundle
+    from wanedge_export.build import BuildOptions, build_bundle
+    from wanedge_runtimes.doctor import collect
+    from wanedge_runtimes.targets import Machine
+
+    options = BuildOptions(
+        workspace=workspace << 20,
+        profiles=profiles,
+        level=level,
+        timing_cache=timing_cache,
+        refittable=refittable,
+        stripped=strip,
+        version_compatible=version_compatible,
+        compatibility=compatibility,
+    )
+    with progress() as shown:
+        task = shown.add_task("building", total=None)
+        result = build_bundle(
+            Bundle.open(bundle),
+            chosen,
+            precision,
+            Machine.of(collect()),
+            cpu_only=cpu_only,
+            library=chosen.library_named(library) if library else None,
+            source=source,
+            every_component=every_component,
+            options=options,
+            output=output,
+            command=f"wanedge build --target {target} --precision {precision}" + (" --cpu-only" if cpu_only else ""),
+            progress=lambda phase, done, steps: shown.update(task, description=phase, completed=done, total=steps or 1),
+        )
+    if as_json:
+        print_json(
+            {
+                "bundle": str(output or bundle),
+                "variant": result.variant.model_dump(mode="json"),
+                "built": [each._asdict() for each in result.built],
+                "digest": result.bundle.digest,
+            }
+        )
+        return
+    columns = ("component", "engine", "graph and weights", "seconds", "layers")
+    rows = [
+        (b.component, amount(b.engine_bytes), amount(b.graph_bytes), f"{b.seconds:.1f}", sum(b.layers.values()))
+        for b in result.built
+    ]
+    stdout().print(table(f"{result.variant.name} ({result.variant.runtime})", columns, rows, numbers=columns[1:]))
+    typer.echo(f"{output or bundle}: variant {result.variant.name}.\n-> wanedge inspect {output or bundle}")
