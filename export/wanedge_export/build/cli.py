@@ -52,7 +52,8 @@ def build(
         typer.Option(help="Over which other GPUs the engine runs (TensorRT only)."),
     ] = "none",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write a larger copy of the bundle there; needed for archives.")
+        Path | None,
+        typer.Option("-o", "--output", help="Write a larger copy of the bundle there; needed for archives."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -50,7 +50,8 @@ def build_engine(
 ) -> BuiltEngine:
     """Build `graph` for `target`, strongly typed.
 
-    With TensorRT-RTX this needs no GPU. With TensorRT it builds for the GPU at hand. The check of aliases runs on the parsed network, and on the engine itself where a driver can load it.
+    With TensorRT-RTX this needs no GPU. With TensorRT it builds for the GPU at hand. The check of aliases runs on the
+    parsed network, and on the engine itself where a driver can load it.
 
     Args:
         trt: tensorrt or tensorrt_rtx, as imported. library: which of them it is.
@@ -111,9 +112,7 @@ def parse_network(trt: ModuleType, graph: Path, component: str = "graph") -> Any
     return (*parse(trt, builder, logger, graph, component, lines), builder)
 
 
-def parse(
-    trt: ModuleType, builder: Any, logger: Any, graph: Path, component: str, lines: Lines
-) -> tuple[Any, Any]:
+def parse(trt: ModuleType, builder: Any, logger: Any, graph: Path, component: str, lines: Lines) -> tuple[Any, Any]:
     # TensorRT 11 types strongly anyway and may drop the flag.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
@@ -125,9 +124,7 @@ def parse(
     return network, parser  # the network reads weights that the parser owns
 
 
-def configure(
-    trt: ModuleType, builder: Any, library: LibraryName, target: Target, options: BuildOptions
-) -> Any:
+def configure(trt: ModuleType, builder: Any, library: LibraryName, target: Target, options: BuildOptions) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if library == "tensorrt-rtx":

@@ -26,9 +26,7 @@ def estimate(spec: GraphSpec, weights: int, profiles: tuple[Profile, ...]) -> Es
     """weights: bytes of graph and external weights. Inputs, outputs and states count at the largest profile."""
     sizes = {axis: max(profile[axis][2] for profile in profiles) for axis in spec.dynamic_dims} if profiles else {}
     tensors = sum(int(np.prod(t.concrete(sizes))) * itemsize(t.dtype) for t in (*spec.inputs, *spec.outputs))
-    states = sum(
-        int(np.prod(s.shape)) * itemsize(s.dtype) * (2 if s.update == "swap" else 1) for s in spec.states
-    )
+    states = sum(int(np.prod(s.shape)) * itemsize(s.dtype) * (2 if s.update == "swap" else 1) for s in spec.states)
     run = weights + tensors + states
     return Estimate(build=BUILD_FACTOR * weights + tensors + states, run=run)
 

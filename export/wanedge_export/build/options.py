@@ -17,9 +17,9 @@ WORKSPACE = 1 << 30  # bytes; TensorRT's own default is all of the device
 class BuildOptions:
     """workspace: bytes of scratch memory that a layer may use.
 
-    profiles: "blocks" gives every block size of a unit kernels of its own, "range" all sizes the same ones. TensorRT-RTX
-        keeps the weights once more for every profile: the backbone of `tiny` in fp16 is 41.6 MiB with four profiles and
-        15.7 MiB with one range (9 MiB of weights).
+    profiles: "blocks" gives every block size of a unit kernels of its own, "range" all sizes the same ones.
+        TensorRT-RTX keeps the weights once more for every profile: the backbone of `tiny` in fp16 is 41.6 MiB with
+        four profiles and 15.7 MiB with one range (9 MiB of weights).
     level: builder optimization level 0 to 5, None for the library's own. timing_cache: file to read and write.
     refittable: weights can be replaced. stripped: weights are left out and refitted on the device.
     version_compatible: later releases of the same major version load it. compatibility: over which GPUs.

@@ -9,8 +9,9 @@ from wanedge.layout import UnitLayout, backbone_rings
 from wanedge_export.build.error import BuildError
 from wanedge_runtimes.spec import GraphSpec
 
-# Measured with TensorRT-RTX 1.7.1: where two Attention layers share a mask, a range of block sizes that ends at 64 or below
-# and near its best size fails in the compiler ("Graph contains more than one op named ..._iota"); 65 and above builds.
+# Measured with TensorRT-RTX 1.7.1: where two Attention layers share a mask, a range of block sizes that ends at 64 or
+# below and near its best size fails in the compiler ("Graph contains more than one op named ..._iota"); 65 and above
+# builds.
 _SHORTEST_RANGE = 65
 
 Range = tuple[int, int, int]  # smallest, best, largest
