@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from samples.chart import Axis, Chart
 from samples.demo.pictures import data_uri, spread
-from samples.demo.run import DemoRun
+from samples.demo.run import DemoRun, Said
 from wanedge.config import UNIT_MS
 from wanedge.units import AgentUnit
 
@@ -35,11 +35,11 @@ def conversation(run: DemoRun, clip: str, reply: str) -> str:
 
 def text(run: DemoRun) -> str:
     """What was said and written, with times."""
-    heard = [(s.start_s, s.end_s, "visitor", f"{s.words} ({s.speaker})") for s in run.transcript.said]
+    heard = [(said.start_s, said.end_s, "visitor", _as_said(said)) for said in run.transcript.said]
     lines = sorted([*heard, *_written(run)], key=lambda line: (line[0], line[2] != "visitor"))
     rows = "".join(
         f'<tr><td class="time">{start:.2f} to {end:.2f} s</td><td><span class="who {who}">{who}</span></td>'
-        f'<td class="words{" mono" if who == "agent" else ""}">{escape(words)}</td></tr>'
+        f'<td class="words{" mono" if who == "agent" and run.weights == "random" else ""}">{escape(words)}</td></tr>'
         for start, end, who, words in lines
     )
     return (
@@ -117,6 +117,11 @@ def _states(run: DemoRun) -> str:
         '<div class="track"><div class="track-head"><span><span class="who agent">agent</span>, state token</span>'
         f'<span></span></div>{chart.html()}<div class="legend">{legend}</div></div>'
     )
+
+
+def _as_said(said: Said) -> str:
+    """The words, and whose they are where that is not the one visitor."""
+    return said.words if said.speaker == "visitor" else f"{said.words} ({said.speaker})"
 
 
 def _written(run: DemoRun) -> Iterator[tuple[float, float, str, str]]:
