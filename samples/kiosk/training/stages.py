@@ -21,8 +21,9 @@ Maker = Callable[[], Stage[Any]]
 ENCODERS: Final = OUT / "encoders.safetensors"
 
 # Speaking first, which is harder and needs no ears; then listening and speaking in turn; in the end whole sequences,
-# which are what the stream is made of.
+# which are what the stream is made of, and more listening, which is the cheaper way to learn what the world says.
 IN_TURN: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "speaking", "whole")
+IN_THE_END: Final[tuple[Lesson, ...]] = ("whole", "listening")
 SPEAKING_UNTIL, IN_TURN_UNTIL = 0.3, 0.75  # of the steps
 
 
@@ -38,7 +39,8 @@ def stage(name: str, steps: int | None = None) -> tuple[Stage[Any], Plan]:
 def lesson_at(step: int, steps: int) -> Lesson:
     if step < SPEAKING_UNTIL * steps:
         return "speaking"
-    return IN_TURN[step % len(IN_TURN)] if step < IN_TURN_UNTIL * steps else "whole"
+    order = IN_TURN if step < IN_TURN_UNTIL * steps else IN_THE_END
+    return order[step % len(order)]
 
 
 def _duplex(plan: Plan) -> Stage[Any]:
@@ -60,5 +62,5 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
     "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
     "ears": (lambda _: EarsStage(TINY), Plan(steps=1000, rate=2e-3, muon=True, measure_every=250)),
     "eyes": (lambda _: EyesStage(TINY), Plan(steps=500, rate=1e-3, hold=0.2)),
-    "duplex": (_duplex, Plan(steps=800, rate=2e-3, warmup=0.04, hold=0.4, muon=True, measure_every=200)),
+    "duplex": (_duplex, Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
 }
