@@ -42,6 +42,9 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="A few conversations of each kind: a look, no verdict.")
     ] = False,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Of a full run's conversations and lengths; intervals are wider.")
+    ] = 1.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")] = os.cpu_count() or 1,
     runtime: Annotated[str, typer.Option(help="What runs the bundle.")] = "auto",
     variant: Annotated[str | None, typer.Option(help="Of the bundle, e.g. fp32; default: the runtime's own.")] = None,
@@ -63,7 +66,7 @@ def evaluate(
         guide = Bundle.open(require_bundle(bundle))
         _require_judge()
         setting, name = _setting(guide, bundle, out, runtime, variant, teacher, seed)
-        planned = items(QUICK if quick else FULL, _intents(intents))
+        planned = items(QUICK if quick else FULL.scaled(share), _intents(intents))
         with _progress() as progress:
             task = progress.add_task("conversations, units", total=sum(item.units for item in planned))
             records = take_place(planned, setting, workers, lambda units: progress.advance(task, units))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, fields
+from typing import Final, Literal, Self
 
 from samples.kiosk.duplex.script import Kind
 from samples.kiosk.speech.utterances import SOUNDS, Heard, Sound
@@ -57,6 +57,12 @@ class Size:
     long_units: int
     many_steps: int
     shown: int
+
+    def scaled(self, share: float) -> Self:
+        """A share of it, at least one of each purpose and 20 s of each length; what is shown stays."""
+        shortest = {"nobody_units": 125, "long_units": 125, "shown": self.shown}
+        counts = {f.name: max(shortest.get(f.name, 1), round(getattr(self, f.name) * share)) for f in fields(self)}
+        return type(self)(**counts | {"shown": self.shown})
 
 
 FULL: Final = Size(60, 40, 45, 40, 30, TEN_MINUTES, TEN_MINUTES, 30, 1)
