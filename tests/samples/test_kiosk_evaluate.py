@@ -263,3 +263,13 @@ def test_a_measure_of_nothing_is_told_as_such():
     table = measures_table({"lip_sync_correlation": Measure(value=None, unit="correlation", n=0, bar=">= 0.6")})
     assert "not measured" in table
     assert "missed" in table
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
+def test_a_share_of_an_evaluation_has_something_of_every_purpose_and_whole_ones_stay_whole(share: float) -> None:
+    part, whole = items(FULL.scaled(share)), items(FULL)
+    assert {item.purpose for item in part} == {item.purpose for item in whole}
+    assert {item.kind for item in part} <= {item.kind for item in whole}
+    units = sum(item.units for item in part) / sum(item.units for item in whole)
+    assert units == pytest.approx(share, abs=0.03)
+    assert (part == whole) == (share == 1.0)
