@@ -33,7 +33,7 @@ VISITORS: Final = 1500
 
 
 class AudioVae(nn.Module):
-    """Encoder and decoder together. spread, centre: of each latent channel, measured and then taken out."""
+    """Encoder and decoder together."""
 
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Voices:
 
 
 class AudioVaeStage:
-    """See the module. folder: unused files are never read; clips come from the cache."""
+    """See the module."""
 
     def __init__(self, config: AudioConfig, seed: int = 0) -> None:
         torch.manual_seed(seed)

@@ -71,14 +71,6 @@ class Plan:
         return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
 
 
-@dataclass(frozen=True)
-class Progressed:
-    """Where a run stands. history: a row for every logged step."""
-
-    step: int
-    history: list[dict[str, float]]
-
-
 class Trainer(Generic[B]):
     """Runs a stage along a plan, in a folder that holds its checkpoint `last.pt` and its log `log.jsonl`."""
 

@@ -17,7 +17,6 @@ from wanedge.config import TINY
 from wanedge_export.model import ReferenceModel
 from wanedge_runtimes.errors import InputError
 
-Maker = Callable[[], Stage[Any]]
 ENCODERS: Final = OUT / "encoders.safetensors"
 
 # Speaking first, which is harder and needs no ears; then listening and speaking in turn; in the end whole sequences,
