@@ -11,6 +11,7 @@ from samples.kiosk.speech.augment import at_level, in_room, resampled, room, wit
 from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, ClipCache, Samples
 from samples.kiosk.speech.intents import INTENTS, spoken
 from samples.kiosk.speech.joe import joe, say
+from samples.kiosk.speech.kokoro import natural_recipes, say_naturally
 from samples.kiosk.speech.noises import Rng, babble, music, pink, white
 from samples.kiosk.speech.recordings import HELD_OUT_PROMPTS, SPEAKER, prompt
 from samples.kiosk.speech.split import SPLITS, Split, recipes
@@ -21,8 +22,8 @@ from wanedge_runtimes.errors import InputError
 CACHE: Final = ClipCache(OUT / "cache")
 GUIDE_DBFS: Final = -20.0  # the guide always speaks equally loud
 
-Heard = Split | Literal["real"]
-HEARD: Final[tuple[Heard, ...]] = (*SPLITS, "real")
+Heard = Split | Literal["real", "natural"]
+HEARD: Final[tuple[Heard, ...]] = (*SPLITS, "real", "natural")
 Sound = Literal["silence", "white", "pink", "babble", "music"]
 SOUNDS: Final[tuple[Sound, ...]] = ("silence", "white", "pink", "babble", "music")
 
@@ -93,13 +94,17 @@ def visitor_utterance(
 ) -> Utterance:
     """The visitor's utterance of a seed; the same arguments always give the same samples.
 
-    split: "real" is the human speaker's recordings, taken in turn by seed, all their intents whatever `intents` says.
+    split: "real" is the human speaker's recordings, taken in turn by seed, all their intents whatever `intents` says;
+    "natural" are training's phrasings by Kokoro's voices.
     Raises MissingExtra when a tool is missing, InputError for an unknown split or an intent that the split lacks.
     """
     rng = _generator("visitor", split, seed)
     if split == "real":
         held = HELD_OUT_PROMPTS[seed % len(HELD_OUT_PROMPTS)]
         clip, intent, text, voice = prompt(held.name), held.intent, held.text, SPEAKER
+    elif split == "natural":
+        recipe = _chosen(rng, natural_recipes(intent := _chosen(rng, intents)))
+        clip, text, voice = CACHE.get(recipe, say_naturally), recipe.text, f"kokoro {recipe.voice}"
     else:
         intent = _chosen(rng, intents)
         recipe = _chosen(rng, recipes(split, intent))
@@ -154,7 +159,7 @@ def _as_heard(rng: Rng, clip: Clip, split: Heard, conditions: Conditions) -> Cli
 
 def _babble(rng: Rng, count: int, split: Heard) -> Samples:
     # The human speaker's own words must not be the noise behind them.
-    speakers: Split = "voices" if split == "real" else split
+    speakers: Split = "voices" if split == "real" else "train" if split == "natural" else split
     chosen = [_chosen(rng, recipes(speakers, _chosen(rng, tuple(INTENTS)))) for _ in range(_BABBLING)]
     return babble(rng, count, [CACHE.get(recipe, synthesize).pcm for recipe in chosen])
 

@@ -16,6 +16,7 @@ def train(
     name: Annotated[str, typer.Argument(metavar="STAGE", help=f"One of: {', '.join(STAGES)}.")],
     steps: Annotated[int | None, typer.Option(help="Length of the run (default: the stage's own plan).")] = None,
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
+    start_from: Annotated[Path | None, typer.Option(help="A checkpoint that a new run begins with.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of all stages' checkpoints.")] = OUT / "training",
 ) -> None:
     """Train one stage of the kiosk guide; an interrupted run goes on where it was.
@@ -25,7 +26,7 @@ def train(
     with reported():
         torch.set_num_threads(threads)
         chosen, plan = stage(name, steps)
-        trainer = Trainer(chosen, plan, out / name, name)
+        trainer = Trainer(chosen, plan, out / name, name, start_from)
         trainer.run()
         typer.echo(f"{name}: {trainer.measure()}")
 

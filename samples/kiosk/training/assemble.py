@@ -24,6 +24,7 @@ from samples.kiosk.training.duplex import MOVED
 from samples.kiosk.training.ears import ListeningEars
 from samples.kiosk.training.eyes import WatchingEyes
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
+from samples.kiosk.training.loop import take_average
 from samples.kiosk.training.video_vae import VideoVae
 from wanedge.cli.outcome import reported
 from wanedge.config import TINY, ModelConfig
@@ -77,15 +78,7 @@ def ship(
 
 def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:
     """`module` with the averaged weights of a stage. Raises InputError when the stage was not trained."""
-    if not checkpoint.exists():
-        stage = checkpoint.parent.name
-        raise InputError(
-            f"stage {stage} has no checkpoint at {checkpoint}", hint=f"run: python -m samples.kiosk.training {stage}"
-        )
-    held: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-    prefix = "module."
-    weights = {name.removeprefix(prefix): t for name, t in held["average"].items() if name.startswith(prefix)}
-    module.load_state_dict(weights)
+    take_average(module, checkpoint)
     return module.eval()
 
 

@@ -13,10 +13,10 @@ from samples.kiosk.training.loop import Losses
 from wanedge.config import FRAMES_PER_UNIT, ModelConfig
 from wanedge_export.model.video import VideoEncoder
 
-CLIPS: Final = 400
+CLIPS: Final = 2400
 HELD_OUT_CLIPS: Final = 40
 CLIP_UNITS: Final = 24
-CLIPS_A_BATCH: Final = 2
+CLIPS_A_BATCH: Final = 4
 WAYS: Final[tuple[Way, ...]] = ("left", "right", "ahead")
 
 

@@ -72,9 +72,12 @@ class Plan:
 
 
 class Trainer(Generic[B]):
-    """Runs a stage along a plan, in a folder that holds its checkpoint `last.pt` and its log `log.jsonl`."""
+    """Runs a stage along a plan, in a folder that holds its checkpoint `last.pt` and its log `log.jsonl`.
 
-    def __init__(self, stage: Stage[B], plan: Plan, folder: Path, name: str) -> None:
+    start_from: an earlier run's checkpoint whose averaged weights a new run begins with. A run that has its own goes on.
+    """
+
+    def __init__(self, stage: Stage[B], plan: Plan, folder: Path, name: str, start_from: Path | None = None) -> None:
         self.stage, self.plan, self.folder, self.name = stage, plan, folder, name
         self.optimisers = optimisers_of(stage.module, plan)
         decay = get_ema_multi_avg_fn(plan.ema)  # type: ignore[no-untyped-call]
@@ -83,6 +86,9 @@ class Trainer(Generic[B]):
         folder.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.exists():
             self._resume()
+        elif start_from is not None:
+            take_average(stage.module, start_from)
+            self.average.module.load_state_dict(stage.module.state_dict())
 
     @property
     def _checkpoint(self) -> Path:
@@ -187,6 +193,17 @@ def optimisers_of(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     ]
     made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=plan.rate, betas=plan.betas)]
     return [*made, Muon(inside, plan.rate, weight_decay=plan.weight_decay)] if inside else made
+
+
+def take_average(module: nn.Module, checkpoint: Path) -> None:
+    """Give `module` the averaged weights of a stage. Raises InputError when the checkpoint is not there."""
+    if not checkpoint.exists():
+        stage = checkpoint.parent.name
+        raise InputError(f"there is no checkpoint at {checkpoint}", hint=f"run: python -m samples.kiosk.training {stage}")
+    held: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    prefix = "module."
+    weights = {name.removeprefix(prefix): t for name, t in held["average"].items() if name.startswith(prefix)}
+    module.load_state_dict(weights)
 
 
 def parameters(module: nn.Module) -> int:
