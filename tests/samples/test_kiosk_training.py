@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from samples.kiosk.speech.world import World
+from samples.kiosk.training import duplex
 from samples.kiosk.training.assemble import scale_latents
 from samples.kiosk.training.duplex import DuplexStage, Lesson
 from samples.kiosk.training.loop import Losses, Plan, Trainer
 from samples.kiosk.training.muon import orthogonalised
 from samples.kiosk.training.pool import Encoded
-from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, Crops, read
+from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, Crops, Read, read
 from torch import Tensor, nn
 
 from tests.configs import mini
 from wanedge.config import ModelConfig
+from wanedge.text import Tokenizer
 from wanedge_export.model import ReferenceModel
 from wanedge_export.model.offline import Clip, encode_user_audio, forward_clip
+from wanedge_export.tokenizer import LOBBY
+from wanedge_runtimes.errors import InputError
 
 UNITS = 7  # the global ring of the small model holds 5
 # float32 sums in another order: one batch against unit by unit.
@@ -114,6 +119,7 @@ def conversations(config: ModelConfig, count: int, units: int = 48) -> list[Enco
     rng = np.random.default_rng(0)
     width = config.backbone.width
     speak, listen = 4, 3
+    world = np.array(Tokenizer(LOBBY, config).encode_world(World().text, 32))
     sound = rng.standard_normal((config.audio.tokens, config.audio.latent))
     look = rng.standard_normal((config.agent_video.tokens, config.agent_video.latent))
     made = []
@@ -129,7 +135,7 @@ def conversations(config: ModelConfig, count: int, units: int = 48) -> list[Enco
                 states=np.where(says, speak, listen),
                 texts=np.where(says[:, None], [300, 301], [0, 0]),
                 quiet=np.ones(units, np.bool_),
-                world=np.array([1, 300, 301]),
+                world=world,
             )
         )
     return made
@@ -146,9 +152,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def lessons() -> DuplexStage:
-    order: tuple[Lesson, ...] = ("listening", "speaking", "whole")
+    order: tuple[Lesson, ...] = ("listening", "speaking", "whole", "own history")
     model = ReferenceModel(mini(), seed=0)
-    return DuplexStage(model, conversations(model.config, 20), lambda step: order[step % 3])
+    return DuplexStage(model, conversations(model.config, 20), lambda step: order[step % 4])
 
 
 @pytest.mark.slow
@@ -160,6 +166,26 @@ def test_the_backbone_learns_when_to_speak_and_how_it_sounds(lessons: DuplexStag
     assert after["tokens"] > 0.95 > before["tokens"]
     assert after["audio"] < 0.5 * before["audio"]
     assert after["video"] < 0.5 * before["video"]
+
+
+def test_its_own_history_is_what_two_steps_make_of_noise(lessons: DuplexStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a velocity that points straight at the truth, the history that the model makes is the truth."""
+    batch = lessons.batch(3)
+    assert batch.own_history
+    crops = batch.crops
+    asked: list[float] = []
+
+    def straight(_model: ReferenceModel, given: Crops) -> Read:
+        asked.append(float(given.t.unique()))
+        t = given.t[:, :, None, None]
+        assert torch.equal(given.audio, crops.audio)
+        return Read(torch.zeros(0), (given.noisy_audio - crops.audio) / t, (given.noisy_video - crops.video) / t)
+
+    monkeypatch.setattr(duplex, "read", straight)
+    lived = lessons._lived(crops)
+    assert asked == [1.0, 0.5]
+    torch.testing.assert_close(lived.audio, crops.audio)
+    torch.testing.assert_close(lived.video, crops.video)
 
 
 class Line(nn.Module):
@@ -200,6 +226,22 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_unbroken_one(tmp_path: Pat
     assert torch.equal(whole["module"]["slope"], parts["module"]["slope"])
     assert torch.equal(whole["average"]["module.slope"], parts["average"]["module.slope"])
     assert resumed.measure()["slope"] == pytest.approx(3.0, abs=0.3)
+
+
+def test_a_new_run_begins_with_anothers_averaged_weights_and_its_own_goes_on(tmp_path: Path) -> None:
+    plan = Plan(steps=40, rate=0.1, ema=0.9)
+    Trainer(LineStage(), plan, tmp_path / "first", "line").run(say=lambda _: None)
+    learnt = weights(tmp_path / "first")["average"]["module.slope"]
+    checkpoint = tmp_path / "first" / "last.pt"
+    second = Trainer(LineStage(), plan, tmp_path / "second", "line", start_from=checkpoint)
+    assert second.step == 0
+    assert torch.equal(second.stage.module.state_dict()["slope"], learnt)
+    assert second.measure()["slope"] == pytest.approx(float(learnt))
+    second.run(until=7, say=lambda _: None)
+    assert Trainer(LineStage(), plan, tmp_path / "second", "line", start_from=checkpoint).step == 7
+    with pytest.raises(InputError, match="no checkpoint") as error:
+        Trainer(LineStage(), plan, tmp_path / "third", "line", start_from=tmp_path / "line" / "last.pt")
+    assert "training line" in str(error.value.hint)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path) -> None:

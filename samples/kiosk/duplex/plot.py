@@ -68,7 +68,7 @@ def plotted(
 ) -> Script:
     """The script that `write_script` describes."""
     rng = script_stream(split, seed, kind, f"plot {units}")
-    known = TRAINING_WORLDS if split in ("train", "validation") else HELD_OUT_WORLDS
+    known = TRAINING_WORLDS if split in ("train", "validation", "natural") else HELD_OUT_WORLDS
     choice = known if worlds is None else worlds
     if not choice:
         raise InputError("there is no world to choose from", hint="pass at least one, or None for all")

@@ -132,7 +132,7 @@ def write_script(
     """The script of a seed; the same arguments always give the same script.
 
     intents: what visitors may want; all if None. "real" speaks its recordings whatever is given. worlds: those to
-    choose from; if None those for training in "train" and "validation", and those held out in the other splits.
+    choose from; if None those for training in "train", "natural" and "validation", and in the others those held out.
 
     conversation: one to four phrases. interruption: at least one comes while the guide speaks. false start: at least
     one is begun, broken off and said anew. two questions: the second comes 1 to 2.5 s after the first reply; it is

@@ -16,6 +16,11 @@ from wanedge_runtimes.errors import InputError
 _DIRECT_TO_REVERB_DB: Final = (0.0, 12.0)  # a visitor stands 0.5 to 2 m from the microphone
 _REFLECTIONS: Final = 6
 _FIRST_REFLECTION_S: Final = (0.002, 0.025)
+_EQ_KNOTS_HZ: Final = (60.0, 150.0, 400.0, 1000.0, 2500.0, 5000.0, 8000.0)
+_EQ_DB: Final = 7.0
+_NARROW_SHARE: Final = 0.35  # telephones, Bluetooth
+_NARROW_HZ: Final = (3000.0, 7000.0)
+_NARROW_DB_AN_OCTAVE: Final = 60.0
 _SILENT_DB: Final = 60.0  # RT60: the time in which the reverberation falls by so much
 
 
@@ -57,6 +62,18 @@ def in_room(clip: Clip, response: Samples) -> Clip:
     size = 1 << (count - 1).bit_length()
     heard = np.fft.irfft(np.fft.rfft(clip.pcm, size) * np.fft.rfft(response, size), size)[:count]
     return replace(clip, pcm=heard.astype(np.float32))
+
+
+def through_microphone(rng: Rng, pcm: Samples) -> Samples:
+    """`pcm` [n] as another microphone and line give it: some frequencies stronger, and perhaps no high ones."""
+    frequencies = np.fft.rfftfreq(pcm.size, 1 / SAMPLE_RATE)
+    octaves = np.log2(np.maximum(frequencies, _EQ_KNOTS_HZ[0]))
+    gains_db = np.interp(octaves, np.log2(_EQ_KNOTS_HZ), rng.uniform(-_EQ_DB, _EQ_DB, len(_EQ_KNOTS_HZ)))
+    if rng.random() < _NARROW_SHARE:
+        beyond = np.maximum(0.0, octaves - np.log2(rng.uniform(*_NARROW_HZ)))
+        gains_db -= _NARROW_DB_AN_OCTAVE * beyond
+    shaped = np.fft.irfft(np.fft.rfft(pcm) * 10 ** (gains_db / 20), pcm.size)
+    return np.asarray(shaped, np.float32)
 
 
 def with_noise(clip: Clip, noise: Samples, snr_db: float) -> Clip:

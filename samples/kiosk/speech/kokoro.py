@@ -35,8 +35,9 @@ _ACCENTS: Final = {"a": "en-us", "b": "en-gb"}
 
 @cache
 def natural_recipes(intent: str) -> tuple[Recipe, ...]:
-    """Every training phrasing of an intent by every voice."""
-    return tuple(Recipe("kokoro", voice, text, ()) for text in INTENTS[intent].phrasings for voice in VOICES)
+    """Every training phrasing of an intent, each by about half of the voices: the network takes its time."""
+    every = (Recipe("kokoro", voice, text, ()) for text in INTENTS[intent].phrasings for voice in VOICES)
+    return tuple(recipe for recipe in every if int(recipe.fingerprint[:8], 16) % 2 == 0)
 
 
 def say_naturally(recipe: Recipe) -> Clip:

@@ -29,7 +29,6 @@ from samples.kiosk.training.video_vae import VideoVae
 from wanedge.cli.outcome import reported
 from wanedge.config import TINY, ModelConfig
 from wanedge_export.model import ReferenceModel
-from wanedge_runtimes.errors import InputError
 
 SHIPPED: Final = Path(__file__).parents[1] / "weights"
 SPEECH_S: Final = 120  # of the guide's voice, for the latents' scale
@@ -62,12 +61,13 @@ def ship(
     weights: Annotated[Path, typer.Option(help="What `encoders` wrote, on which the backbone was trained.")] = OUT
     / "encoders.safetensors",
     folder: Folder = CHECKPOINTS,
+    stage: Annotated[str, typer.Option(help="The stage that trained the backbone last.")] = "duplex-further",
     out: Annotated[Path, typer.Option(help="Where the shipped files go.")] = SHIPPED,
 ) -> None:
     """The whole model in float16 with its SHA-256 beside it."""
     with reported():
         model = ReferenceModel.load(TINY, weights)
-        take_backbone(model, folder)
+        take_backbone(model, folder, stage)
         out.mkdir(parents=True, exist_ok=True)
         path = out / "kiosk-tiny.safetensors"
         model.save(path, torch.float16)
@@ -107,10 +107,10 @@ def take_senses(model: ReferenceModel, folder: Path) -> None:
     model.video_encoder.load_state_dict(eyes.encoder.state_dict())
 
 
-def take_backbone(model: ReferenceModel, folder: Path) -> None:
-    """What the duplex stage trains."""
+def take_backbone(model: ReferenceModel, folder: Path, stage: str = "duplex") -> None:
+    """What the duplex stages train."""
     parts = nn.ModuleDict({name: getattr(model, name) for name in MOVED})
-    averaged(parts, folder / "duplex" / "last.pt")
+    averaged(parts, folder / stage / "last.pt")
 
 
 def scale_latents(out: nn.Linear | nn.Conv2d, inp: nn.Linear | nn.Conv2d, latents: Tensor) -> None:

@@ -1,16 +1,19 @@
 """Stage 3: the backbone on conversations: when to speak, what to say, and how it sounds and looks.
 
-Three kinds of batches, for a full sequence costs three times as much as what either side of it needs to be learned:
+Four kinds of batches, for a full sequence costs three times as much as what either side of it needs to be learned:
 
-    listening   user, state and text; long crops             next-token loss
-    speaking    state, text and the guide's media; short     flow matching, several noisy copies a unit
-    whole       everything, as in the stream                 both
+    listening     user, state and text, in other worlds        next-token loss
+    speaking      state, text and the guide's media; short     flow matching, several noisy copies a unit
+    whole         everything, as in the stream                 both
+    own history   as speaking, after what it made itself       flow matching
 
-The history's latents carry noise, so that the guide can go on from what it made itself.
+The history's latents carry noise, so that the guide can go on from what it made itself; in the last kind they are what
+the two-step student makes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 
 from samples.kiosk.training.loop import Losses
 from samples.kiosk.training.pool import Encoded
+from samples.kiosk.training.retelling import Retelling
 from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, SPEAKING_PARTS, Crops, Read, read
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
@@ -27,7 +31,7 @@ from wanedge_export.model import ReferenceModel
 from wanedge_export.tokenizer import LOBBY
 
 Rng = np.random.Generator
-Lesson = Literal["listening", "speaking", "whole"]
+Lesson = Literal["listening", "speaking", "whole", "own history"]
 
 FURTHEST: Final = 1 << 17  # units: six hours; half of the crops begin anywhere up to there, as a long session does
 HISTORY_NOISE: Final = 0.35  # at most, of the latents' spread, on the history
@@ -41,6 +45,8 @@ VIDEO_WEIGHT: Final = 0.5
 WORLD_SLOTS: Final = 18
 HELD_OUT: Final = 12  # conversations of the pool that only measure
 MEASURED: Final = 24  # crops
+TOLD_SHARE: Final = 0.4  # of the listening crops hold a reply that tells something of the world
+PHRASE_UNITS: Final = 14  # a crop with a reply begins at most so long before it, so that the phrase is in it
 MOVED: Final = ("backbone", "text_embed", "flow_in", "flow_out")  # what this stage trains; the rest is frozen
 
 
@@ -54,14 +60,16 @@ class Shape:
 
 
 SHAPES: Final[dict[Lesson, Shape]] = {
-    "listening": Shape(6, 40, 0),
+    "listening": Shape(10, 26, 0),
     "speaking": Shape(6, 16, 16),
     "whole": Shape(3, 24, 10),
+    "own history": Shape(5, 16, 16),
 }
 PARTS: Final[dict[Lesson, tuple[str, ...]]] = {
     "listening": LISTENING_PARTS,
     "speaking": SPEAKING_PARTS,
     "whole": ALL_PARTS,
+    "own history": SPEAKING_PARTS,
 }
 
 
@@ -69,7 +77,8 @@ PARTS: Final[dict[Lesson, tuple[str, ...]]] = {
 class Lessons:
     """A batch with its targets.
 
-    thoughts: ids [B, K, n]. weights: [B, K, n]. audio, video: target velocities [B, M, N, L].
+    thoughts: ids [B, K, n]. weights: [B, K, n]. audio, video: target velocities [B, M, N, L]. own_history: the model
+    replaces the crops' latents by what it makes itself.
     """
 
     crops: Crops
@@ -77,6 +86,7 @@ class Lessons:
     weights: Tensor
     audio: Tensor
     video: Tensor
+    own_history: bool
 
 
 class DuplexStage:
@@ -97,6 +107,9 @@ class DuplexStage:
         kept = {id(c) for c in self.held_out}
         self.all = [c for c in conversations if id(c) not in kept]
         self.faces = [c for c in self.all if len(c.audio)]
+        self.retell = Retelling(self.tokenizer)
+        self.told = {id(c): self.retell.told(c.texts) for c in self.all}
+        self.telling = [c for c in self.all if len(self.told[id(c)])]
         self.speak = next(token for token, name in self.tokenizer.states.items() if name == "<speak>")
 
     def batch(self, step: int) -> Lessons:
@@ -108,15 +121,25 @@ class DuplexStage:
         return self._lessons(rng, crops, shape, lesson)
 
     def _crop(self, rng: Rng, among: Sequence[Encoded], shape: Shape, lesson: Lesson) -> "_Crop":
+        told = lesson == "listening" and bool(self.telling) and rng.random() < TOLD_SHARE
+        among = self.telling if told else among
         clip = among[int(rng.integers(len(among)))]
         latest = len(clip.states) - shape.units
         starts = np.flatnonzero(clip.quiet[: latest + 1])
-        if lesson == "speaking":  # from shortly before a reply, so that most of a short crop is speech
+        if told:
+            reply = int(rng.choice(self.told[id(clip)]))
+            near = starts[(starts < reply) & (starts >= reply - PHRASE_UNITS)]
+            starts = near if len(near) else starts
+        if PARTS[lesson] == SPEAKING_PARTS:  # from shortly before a reply, so that most of a short crop is speech
             begins = np.flatnonzero(np.diff((clip.states == self.speak).astype(int), prepend=0) == 1)
             lead = np.clip(begins - rng.integers(0, 4, len(begins)), 0, latest)
             starts = lead if len(lead) and rng.random() < 0.85 else np.arange(latest + 1)
         start = int(starts[int(rng.integers(len(starts)))]) if len(starts) else 0
-        return _Crop(clip, slice(start, start + shape.units))
+        part = slice(start, start + shape.units)
+        world, texts = clip.world, clip.texts[part]
+        if lesson == "listening":
+            world, texts = self.retell(rng, world, texts)
+        return _Crop(clip, part, world, texts)
 
     def _lessons(
         self,
@@ -129,7 +152,7 @@ class DuplexStage:
     ) -> Lessons:
         c = self.config
         states = np.stack([crop.clip.states[crop.part] for crop in crops])
-        texts = np.stack([crop.clip.texts[crop.part] for crop in crops])
+        texts = np.stack([crop.texts for crop in crops])
         thoughts = np.concatenate([states[..., None], texts], axis=2)
         audio, video = self._latents(crops, shape)
         noises = rng.uniform(0, noise, len(crops)) * (rng.random(len(crops)) >= CLEAN_SHARE)
@@ -146,7 +169,7 @@ class DuplexStage:
         whole = Crops(
             parts=PARTS[lesson],
             world=self._worlds(crops),
-            world_lengths=torch.tensor([len(crop.clip.world) for crop in crops]),
+            world_lengths=torch.tensor([len(crop.world) for crop in crops]),
             first=np.array([crop.part.start if rng.random() < 0.5 else rng.integers(FURTHEST) for crop in crops]),
             user_text=torch.full((*states.shape, c.text.user_slots), self.tokenizer.pad),
             heard=_stacked([crop.clip.heard[crop.part] for crop in crops]),
@@ -160,7 +183,7 @@ class DuplexStage:
             t=t,
         )
         weights = np.where(thoughts == self.tokenizer.pad, PAD_WEIGHT, 1.0).astype(np.float32)
-        if lesson == "speaking":  # when and what to say can't be known without the visitor
+        if PARTS[lesson] == SPEAKING_PARTS:  # when and what to say can't be known without the visitor
             weights[:] = 0.0
         return Lessons(
             whole,
@@ -168,6 +191,7 @@ class DuplexStage:
             torch.from_numpy(weights),
             noise_audio - clean_audio,
             noise_video - clean_video,
+            own_history=lesson == "own history",
         )
 
     def _latents(self, crops: "list[_Crop]", shape: Shape) -> tuple[Tensor, Tensor]:
@@ -191,11 +215,11 @@ class DuplexStage:
     def _worlds(self, crops: "list[_Crop]") -> Tensor:
         ids = np.full((len(crops), WORLD_SLOTS), self.tokenizer.pad)
         for row, crop in zip(ids, crops, strict=True):
-            row[: len(crop.clip.world)] = crop.clip.world
+            row[: len(crop.world)] = crop.world
         return torch.from_numpy(ids)
 
     def losses(self, batch: Lessons) -> Losses:
-        made = read(self.model, batch.crops)
+        made = read(self.model, self._lived(batch.crops) if batch.own_history else batch.crops)
         parts: Losses = {}
         if float(batch.weights.sum()) > 0:
             parts["state"], parts["text"] = self._spoken(made, batch)
@@ -203,6 +227,19 @@ class DuplexStage:
             parts["audio"] = (made.audio_velocity - batch.audio).square().mean()
             parts["video"] = VIDEO_WEIGHT * (made.video_velocity - batch.video).square().mean()
         return parts
+
+    @torch.no_grad()
+    def _lived(self, crops: Crops) -> Crops:
+        """The crops with latents that the model makes as the student does, each unit after the given ones before it."""
+        batch, units = crops.audio.shape[:2]
+        audio, video = torch.randn_like(crops.audio), torch.randn_like(crops.video)
+        copies = np.tile(np.arange(units), (batch, 1))
+        for t, after in pairwise((*STUDENT_TIMES, 0.0)):
+            moment = torch.full((batch, units), t)
+            made = read(self.model, replace(crops, copies=copies, noisy_audio=audio, noisy_video=video, t=moment))
+            audio = audio - (t - after) * made.audio_velocity
+            video = video - (t - after) * made.video_velocity
+        return replace(crops, audio=audio, video=video)
 
     def _spoken(self, made: Read, batch: Lessons) -> tuple[Tensor, Tensor]:
         flat = nn.functional.cross_entropy(made.logits.flatten(0, 2), batch.thoughts.flatten(), reduction="none")
@@ -257,8 +294,12 @@ class DuplexStage:
 
 @dataclass(frozen=True)
 class _Crop:
+    """A part of a conversation, told in a world. world: ids [P]. texts: [K, slots]."""
+
     clip: Encoded
     part: slice
+    world: NDArray[np.int64]
+    texts: NDArray[np.int64]
 
 
 def _stacked(arrays: list[NDArray[np.float16]]) -> Tensor:

@@ -4,7 +4,7 @@ Three questions about every 40 ms, from easy to hard: does someone speak, which 
 words), and, once a phrase has ended, what the visitor wants. The backbone reads the tokens that answer them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, get_args
 
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from samples.kiosk.speech.augment import through_microphone
 from samples.kiosk.speech.clip import SAMPLE_RATE, Samples
 from samples.kiosk.speech.intents import INTENTS
 from samples.kiosk.speech.judge import words
@@ -32,6 +33,9 @@ from wanedge_export.model.audio import AudioEncoder
 UNITS: Final = 17
 BATCH: Final = 20
 EMPTY_SHARE: Final = 0.06  # clips in which nobody speaks
+NATURAL_SHARE: Final = 0.5  # of the training phrases, said by Kokoro's voices
+COLOURED_SHARE: Final = 0.7  # of the training clips
+VARIED: Final = replace(LOBBY_WITHOUT_NOISE, speed=(0.8, 1.25))
 LATEST_START_S: Final = 0.3
 SURE_AFTER_S: Final = 0.16  # a phrase counts as ended this long after its last sound
 ASKED_FOR_S: Final = 0.5  # and its meaning is asked for so long
@@ -87,8 +91,11 @@ class EarsStage:
         tokens = UNITS * self.config.audio.tokens
         intent, speech = np.full(tokens, NOTHING), np.zeros(tokens, np.float32)
         spelled: list[int] = []
-        if split != "train" or rng.random() >= EMPTY_SHARE:
-            said: Utterance = visitor_utterance(split, seed, conditions=LOBBY_WITHOUT_NOISE)
+        training = split == "train"
+        if not training or rng.random() >= EMPTY_SHARE:
+            speakers: Heard = "natural" if training and rng.random() < NATURAL_SHARE else split
+            conditions = VARIED if training else LOBBY_WITHOUT_NOISE
+            said: Utterance = visitor_utterance(speakers, seed, conditions=conditions)
             start = int(rng.uniform(0.05, LATEST_START_S) * SAMPLE_RATE)
             room = min(said.pcm.size, count - start)
             pcm = pcm.copy()
@@ -105,6 +112,8 @@ class EarsStage:
             speech[at(first) : at(last)] = 1.0
             if at(last) <= tokens:
                 spelled = [vocabulary()[word] for word in words(said.text) if word in vocabulary()]
+        if training and rng.random() < COLOURED_SHARE:
+            pcm = through_microphone(rng, pcm)
         return _Clip(pcm.clip(-1, 1).astype(np.float32), intent, speech, spelled)
 
     def losses(self, batch: Heards) -> Losses:

@@ -74,7 +74,8 @@ class Plan:
 class Trainer(Generic[B]):
     """Runs a stage along a plan, in a folder that holds its checkpoint `last.pt` and its log `log.jsonl`.
 
-    start_from: an earlier run's checkpoint whose averaged weights a new run begins with. A run that has its own goes on.
+    start_from: an earlier run's checkpoint whose averaged weights a new run begins with; a run that has a checkpoint of
+    its own goes on from there.
     """
 
     def __init__(self, stage: Stage[B], plan: Plan, folder: Path, name: str, start_from: Path | None = None) -> None:
@@ -199,7 +200,9 @@ def take_average(module: nn.Module, checkpoint: Path) -> None:
     """Give `module` the averaged weights of a stage. Raises InputError when the checkpoint is not there."""
     if not checkpoint.exists():
         stage = checkpoint.parent.name
-        raise InputError(f"there is no checkpoint at {checkpoint}", hint=f"run: python -m samples.kiosk.training {stage}")
+        raise InputError(
+            f"there is no checkpoint at {checkpoint}", hint=f"run: python -m samples.kiosk.training {stage}"
+        )
     held: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     prefix = "module."
     weights = {name.removeprefix(prefix): t for name, t in held["average"].items() if name.startswith(prefix)}

@@ -1,6 +1,7 @@
 """Conversations made once and read many times: what the sequence stages train on.
 
     python -m samples.kiosk.training.pool draw      # scripts, sound and pictures: needs no weights
+    python -m samples.kiosk.training.pool draw --first 10000 --count 400 --no-face    # natural voices, to listen to
     python -m samples.kiosk.training.pool encode    # tokens and latents by the frozen encoders
 
 A folder `out/kiosk/pool`, a pair of files a conversation. Both commands go on where they were.
@@ -23,6 +24,7 @@ from samples.kiosk.duplex.rules import REPLY_DELAY_UNITS
 from samples.kiosk.duplex.script import KINDS, Kind, Script, write_script
 from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.speech.clip import as_int16
+from samples.kiosk.speech.utterances import Heard
 from samples.kiosk.tools import OUT
 from samples.kiosk.training.ears import hear
 from samples.kiosk.training.guide_voice import moved_forward
@@ -38,6 +40,7 @@ MIX: Final[tuple[Kind, ...]] = (
     "conversation", "interruption", "conversation", "two questions", "false start",
     "conversation", "arrival", "interruption", "conversation", "empty", "two questions", "long silence",
 )  # fmt: skip
+NATURAL_FROM: Final = 10_000  # from this number on the visitors have Kokoro's voices
 ENCODED_AT_ONCE: Final = 25  # units: memory stays small
 
 assert set(MIX) == set(KINDS)
@@ -86,8 +89,9 @@ class Encoded:
 
 
 def script_of(number: int) -> Script:
-    """The pool's conversation `number`, of the training split."""
-    return write_script("train", number, UNITS, MIX[number % len(MIX)])
+    """The pool's conversation `number`, with training's voices."""
+    split: Heard = "train" if number < NATURAL_FROM else "natural"
+    return write_script(split, number, UNITS, MIX[number % len(MIX)])
 
 
 def drawn(script: Script, tokenizer: Tokenizer, config: ModelConfig, face: bool) -> Drawn:

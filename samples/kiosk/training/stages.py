@@ -23,6 +23,9 @@ ENCODERS: Final = OUT / "encoders.safetensors"
 # which are what the stream is made of, and more listening, which is the cheaper way to learn what the world says.
 IN_TURN: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "speaking", "whole")
 IN_THE_END: Final[tuple[Lesson, ...]] = ("whole", "listening")
+# A trained backbone goes on with what it is worst at: hearing other voices, and reading the world;
+# and with what the stream will make of it, its own history.
+FURTHER: Final[tuple[Lesson, ...]] = ("listening", "whole", "listening", "own history", "listening")
 SPEAKING_UNTIL, IN_TURN_UNTIL = 0.3, 0.75  # of the steps
 
 
@@ -42,7 +45,11 @@ def lesson_at(step: int, steps: int) -> Lesson:
     return order[step % len(order)]
 
 
-def _duplex(plan: Plan) -> Stage[Any]:
+def _duplex(lesson: Callable[[int, int], Lesson]) -> Callable[[Plan], Stage[Any]]:
+    return lambda plan: _conversing(lambda step: lesson(step, plan.steps))
+
+
+def _conversing(lesson: Callable[[int], Lesson]) -> Stage[Any]:
     weights: Path = ENCODERS
     if not weights.exists():
         raise InputError(
@@ -50,7 +57,7 @@ def _duplex(plan: Plan) -> Stage[Any]:
             hint="run: python -m samples.kiosk.training.assemble encoders, and then the pool's draw and encode",
         )
     model = ReferenceModel.load(TINY, weights)
-    return DuplexStage(model, list(conversations()), lambda step: lesson_at(step, plan.steps))
+    return DuplexStage(model, list(conversations()), lesson)
 
 
 STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
@@ -60,6 +67,10 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
     ),
     "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
     "ears": (lambda _: EarsStage(TINY), Plan(steps=1000, rate=2e-3, muon=True, measure_every=250)),
-    "eyes": (lambda _: EyesStage(TINY), Plan(steps=500, rate=1e-3, hold=0.2)),
-    "duplex": (_duplex, Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
+    "eyes": (lambda _: EyesStage(TINY), Plan(steps=2400, rate=1e-3, hold=0.2)),
+    "duplex": (_duplex(lesson_at), Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
+    "duplex-further": (
+        _duplex(lambda step, _: FURTHER[step % len(FURTHER)]),
+        Plan(steps=1500, rate=1.5e-3, warmup=0.03, hold=0.3, muon=True, measure_every=200),
+    ),
 }

@@ -1,0 +1,118 @@
+"""The same conversation in another world: a backbone that only listens learns to read the world text, not to know it.
+
+Name and hours change in the world and in the replies at once. Half of the time they become words that no world has, so
+that only copying is right.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from samples.kiosk.speech.world import TRAINING_WORLDS
+from wanedge.text import Tokenizer
+
+Ids = NDArray[np.int64]
+Rng = np.random.Generator
+
+UNHEARD_OF_SHARE: Final = 0.5
+SHORTEST: Final = 4  # characters of a word that serves as a name or an hour, its blank included
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a world says, in tokens."""
+
+    name: list[int]
+    opens: list[int]
+    closes: list[int]
+
+
+class Retelling:
+    """See the module. Made once for a tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.words = [
+            number
+            for number in range(len(tokenizer.text_choices))
+            if (word := tokenizer.decode([number])).startswith(" ") and word[1:].isalpha() and len(word) >= SHORTEST
+        ]
+
+    def __call__(self, rng: Rng, world: Ids, texts: Ids) -> tuple[Ids, Ids]:
+        """A world [P] and the guide's texts [K, slots], retold; both as they were where a reply can't be changed."""
+        old = self._read(world)
+        if rng.random() < UNHEARD_OF_SHARE:
+            name, opens, closes = ([int(word)] for word in rng.choice(self.words, 3, replace=False))
+            new = _Told(name, opens, closes)
+        else:
+            chosen = TRAINING_WORLDS[int(rng.integers(len(TRAINING_WORLDS)))]
+            new = _Told(*(self.tokenizer.encode(f" {word}") for word in (chosen.name, chosen.opens, chosen.closes)))
+        slots: Ids = texts.reshape(-1).copy()
+        told = self._retold(slots, old, new)
+        return (self._world(new), slots.reshape(texts.shape)) if told else (world, texts)
+
+    def told(self, texts: Ids) -> Ids:
+        """Units of the guide's texts [K, slots] in which a reply begins to tell something of the world."""
+        flat = texts.reshape(-1)
+        said = np.flatnonzero(flat != self.tokenizer.pad)
+        ids = flat[said].tolist()
+        found = [at for head in (" I am", " open at") for at in _all_found(ids, self.tokenizer.encode(head))]
+        return np.array(sorted(said[found] // texts.shape[1]), np.int64) if found else np.zeros(0, np.int64)
+
+    def _world(self, told: _Told) -> Ids:
+        [start, between, to, end] = (self.tokenizer.encode(part) for part in _WORLD)
+        ids = [*start, *told.name, *between, *told.opens, *to, *told.closes, *end]
+        return np.array([self.tokenizer.world, *ids])
+
+    def _read(self, world: Ids) -> _Told:
+        ids: list[int] = world.tolist()
+        start, between, to, end = (self.tokenizer.encode(part) for part in _WORLD)
+        name_end = _found(ids, between)
+        to_at = _found(ids, to)
+        return _Told(
+            ids[1 + len(start) : name_end],
+            ids[name_end + len(between) : to_at],
+            ids[to_at + len(to) : len(ids) - len(end)],
+        )
+
+    def _retold(self, slots: Ids, old: _Told, new: _Told) -> bool:
+        """Change every reply that names something; False, and perhaps half done, where a longer one has no room."""
+        for before, was, becomes, after in (
+            (" I am", old.name, new.name, "."),
+            (" open at", old.opens, new.opens, ""),
+            (" close at", old.closes, new.closes, "."),
+        ):
+            head, tail = self.tokenizer.encode(before), self.tokenizer.encode(after) if after else []
+            said = np.flatnonzero(slots != self.tokenizer.pad)
+            ids = slots[said].tolist()
+            for at in reversed(_all_found(ids, [*head, *was, *tail])):
+                places = said[at + len(head) : at + len(head) + len(was) + len(tail)]
+                if not self._written(slots, places, [*becomes, *tail]):
+                    return False
+        return True
+
+    def _written(self, slots: Ids, places: Ids, ids: list[int]) -> bool:
+        """Put `ids` where `places` were, from the first one on without gaps when there are more of them."""
+        pad = self.tokenizer.pad
+        slots[places] = pad
+        if len(ids) == len(places):
+            slots[places] = ids
+            return True
+        room = slots[places[0] : places[0] + len(ids)]
+        if len(room) < len(ids) or (room != pad).any():
+            return False
+        room[:] = ids
+        return True
+
+
+_WORLD: Final = ("The guide's name is", ". Open from", " to", ".")  # World.text, between what it names
+
+
+def _found(ids: list[int], part: list[int]) -> int:
+    return _all_found(ids, part)[0]
+
+
+def _all_found(ids: list[int], part: list[int]) -> list[int]:
+    return [at for at in range(len(ids) - len(part) + 1) if ids[at : at + len(part)] == part]
