@@ -126,7 +126,6 @@ def quiet_units(script: Script) -> NDArray[np.bool_]:
 def encoded(model: ReferenceModel, media: Drawn) -> Encoded:
     """By the model's encoders; latents are the means."""
     config = model.config
-    seen = _by_parts(model.video_encoder, media.camera, "tokens")
     audio = torch.zeros(0, config.audio.tokens, config.audio.latent)
     video = torch.zeros(0, config.agent_video.tokens, config.agent_video.latent)
     if len(media.face):
@@ -136,7 +135,7 @@ def encoded(model: ReferenceModel, media: Drawn) -> Encoded:
 
     return Encoded(
         heard=heard_by(model, media.pcm),
-        seen=_half(seen, config.user_video.tokens),
+        seen=seen_by(model, media.camera),
         audio=_half(audio, config.audio.tokens),
         video=_half(video, config.agent_video.tokens),
         states=media.states,
@@ -151,6 +150,12 @@ def heard_by(model: ReferenceModel, pcm: NDArray[np.int16]) -> NDArray[np.float1
     """The user audio tokens [K, Na, D] of a conversation's pcm [K * samples]."""
     samples = torch.from_numpy(pcm.astype(np.float32) / 32768.0)[None]
     return _half(hear(model.audio_encoder, model.config, samples), model.config.audio.tokens)
+
+
+@torch.no_grad()
+def seen_by(model: ReferenceModel, camera: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """The user video tokens [K, Nv, D] of a conversation's pictures [4K, h, w, 3]."""
+    return _half(_by_parts(model.video_encoder, camera, "tokens"), model.config.user_video.tokens)
 
 
 def _half(x: torch.Tensor, tokens: int) -> NDArray[np.float16]:
@@ -186,18 +191,21 @@ def draw(
 def encode(
     weights: Annotated[Path, typer.Argument(help="The assembled encoders, safetensors.")] = OUT
     / "encoders.safetensors",
-    ears_only: Annotated[bool, typer.Option(help="Only what is heard, anew: the ears were trained further.")] = False,
+    senses_only: Annotated[
+        bool, typer.Option(help="Only what is heard and seen, anew: ears or eyes were trained further.")
+    ] = False,
 ) -> None:
     """Encode every drawn conversation that is not encoded yet."""
     model = ReferenceModel.load(TINY, weights)
     torch.set_num_threads(1)
     for path in track(sorted(POOL.glob("*.drawn.npz")), "encode"):
         made = path.with_name(path.name.replace("drawn", "encoded"))
-        if made.exists() and not ears_only:
+        if made.exists() and not senses_only:
             continue
         with np.load(path) as held:
-            if ears_only:
-                _write(made, replace(Encoded.read(made), heard=heard_by(model, held["pcm"])))
+            if made.exists():
+                heard, seen = heard_by(model, held["pcm"]), seen_by(model, held["camera"])
+                _write(made, replace(Encoded.read(made), heard=heard, seen=seen))
             else:
                 _write(made, encoded(model, Drawn(**{f.name: held[f.name] for f in fields(Drawn)})))
 
