@@ -57,6 +57,12 @@ def test_a_natural_voice_says_its_phrase() -> None:
     assert 0.15 < (said.speech_end - said.speech_start) / SAMPLE_RATE < 4
 
 
+@pytest.mark.skipif(not installed("flite"), reason="flite is not installed; run: python -m samples.kiosk.tools")
+def test_one_synthesiser_can_be_asked_for() -> None:
+    said = {visitor_utterance("train", seed, conditions=CLEAN, tool="flite").voice.split()[0] for seed in range(8)}
+    assert said == {"flite"}
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32), st.integers(2, SAMPLE_RATE))
 def test_a_microphone_keeps_length_time_and_rough_level(seed: int, count: int) -> None:

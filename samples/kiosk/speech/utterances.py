@@ -90,12 +90,16 @@ class GuideUtterance:
 
 
 def visitor_utterance(
-    split: Heard, seed: int, intents: Sequence[str] = tuple(INTENTS), conditions: Conditions = LOBBY
+    split: Heard,
+    seed: int,
+    intents: Sequence[str] = tuple(INTENTS),
+    conditions: Conditions = LOBBY,
+    tool: str | None = None,
 ) -> Utterance:
     """The visitor's utterance of a seed; the same arguments always give the same samples.
 
     split: "real" is the human speaker's recordings, taken in turn by seed, all their intents whatever `intents` says;
-    "natural" are training's phrasings by Kokoro's voices.
+    "natural" are training's phrasings by Kokoro's voices. tool: only this synthesiser's voices of a Split.
     Raises MissingExtra when a tool is missing, InputError for an unknown split or an intent that the split lacks.
     """
     rng = _generator("visitor", split, seed)
@@ -107,7 +111,7 @@ def visitor_utterance(
         clip, text, voice = CACHE.get(recipe, say_naturally), recipe.text, f"kokoro {recipe.voice}"
     else:
         intent = _chosen(rng, intents)
-        recipe = _chosen(rng, recipes(split, intent))
+        recipe = _chosen(rng, [r for r in recipes(split, intent) if tool in (None, r.tool)])
         clip, text, voice = CACHE.get(recipe, synthesize), recipe.text, f"{recipe.tool} {recipe.voice}"
     heard = _as_heard(rng, clip, split, conditions)
     return Utterance(heard.pcm, SAMPLE_RATE, intent, text, voice, heard.speech_start, heard.speech_end)

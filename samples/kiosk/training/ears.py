@@ -19,6 +19,7 @@ from samples.kiosk.speech.intents import INTENTS
 from samples.kiosk.speech.judge import words
 from samples.kiosk.speech.utterances import (
     LOBBY_WITHOUT_NOISE,
+    Conditions,
     Heard,
     Sound,
     Utterance,
@@ -33,7 +34,9 @@ from wanedge_export.model.audio import AudioEncoder
 UNITS: Final = 17
 BATCH: Final = 20
 EMPTY_SHARE: Final = 0.06  # clips in which nobody speaks
-NATURAL_SHARE: Final = 0.5  # of the training phrases, said by Kokoro's voices
+# Of the training phrases. flite's voices are few but made of people's recordings; espeak-ng's would crowd them out.
+NATURAL_SHARE: Final = 0.5
+FLITE_SHARE: Final = 0.2
 COLOURED_SHARE: Final = 0.7  # of the training clips
 VARIED: Final = replace(LOBBY_WITHOUT_NOISE, speed=(0.8, 1.25))
 LATEST_START_S: Final = 0.3
@@ -93,9 +96,8 @@ class EarsStage:
         spelled: list[int] = []
         training = split == "train"
         if not training or rng.random() >= EMPTY_SHARE:
-            speakers: Heard = "natural" if training and rng.random() < NATURAL_SHARE else split
-            conditions = VARIED if training else LOBBY_WITHOUT_NOISE
-            said: Utterance = visitor_utterance(speakers, seed, conditions=conditions)
+            speakers, tool, conditions = _trainers(rng) if training else (split, None, LOBBY_WITHOUT_NOISE)
+            said: Utterance = visitor_utterance(speakers, seed, conditions=conditions, tool=tool)
             start = int(rng.uniform(0.05, LATEST_START_S) * SAMPLE_RATE)
             room = min(said.pcm.size, count - start)
             pcm = pcm.copy()
@@ -139,6 +141,14 @@ class EarsStage:
                 right += int((guess + 1 == batch.intent.max(dim=1).values).sum())
             figures[split] = right / count
         return figures
+
+
+def _trainers(rng: np.random.Generator) -> tuple[Heard, str | None, Conditions]:
+    """Who says a training phrase, and how it comes."""
+    chance = rng.random()
+    if chance < NATURAL_SHARE:
+        return "natural", None, VARIED
+    return "train", "flite" if chance < NATURAL_SHARE + FLITE_SHARE else None, VARIED
 
 
 MEASURED: Final[dict[Heard, int]] = {"validation": 192, "voices": 192, "phrasings": 96, "real": 15}

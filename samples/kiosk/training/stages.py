@@ -66,7 +66,7 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
         Plan(steps=3400, rate=1e-3, betas=(0.8, 0.99), hold=0.4, measure_every=1000),
     ),
     "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
-    "ears": (lambda _: EarsStage(TINY), Plan(steps=1000, rate=2e-3, muon=True, measure_every=250)),
+    "ears": (lambda _: EarsStage(TINY), Plan(steps=1400, rate=2e-3, muon=True, measure_every=250)),
     "eyes": (lambda _: EyesStage(TINY), Plan(steps=2400, rate=1e-3, hold=0.2)),
     "duplex": (_duplex(lesson_at), Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
     "duplex-further": (
