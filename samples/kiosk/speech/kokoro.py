@@ -30,14 +30,23 @@ VOICES: Final = (
     "af_heart", "af_bella", "af_nova", "af_kore", "bf_emma",
     "am_michael", "am_fenrir", "am_puck", "am_onyx", "bm_george",
 )  # fmt: skip
+# What is short is the hardest to understand, and quickly made: so many more people say it.
+SHORT_PHRASES_ONLY: Final = (
+    "af_alloy", "af_jessica", "af_river", "af_sarah", "bf_isabella", "bf_alice",
+    "am_adam", "am_echo", "am_eric", "am_liam", "bm_lewis", "bm_daniel",
+)  # fmt: skip
+SHORT: Final = 2  # words
 _ACCENTS: Final = {"a": "en-us", "b": "en-gb"}
 
 
 @cache
 def natural_recipes(intent: str) -> tuple[Recipe, ...]:
     """Every training phrasing of an intent, each by about half of the voices: the network takes its time."""
-    every = (Recipe("kokoro", voice, text, ()) for text in INTENTS[intent].phrasings for voice in VOICES)
-    return tuple(recipe for recipe in every if int(recipe.fingerprint[:8], 16) % 2 == 0)
+    phrasings = INTENTS[intent].phrasings
+    every = [Recipe("kokoro", voice, text, ()) for text in phrasings for voice in VOICES]
+    short = [text for text in phrasings if len(text.split()) <= SHORT]
+    more = [Recipe("kokoro", voice, text, ()) for text in short for voice in SHORT_PHRASES_ONLY]
+    return (*(recipe for recipe in every if int(recipe.fingerprint[:8], 16) % 2 == 0), *more)
 
 
 def say_naturally(recipe: Recipe) -> Clip:

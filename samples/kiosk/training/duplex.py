@@ -230,7 +230,10 @@ class DuplexStage:
 
     @torch.no_grad()
     def _lived(self, crops: Crops) -> Crops:
-        """The crops with latents that the model makes as the student does, each unit after the given ones before it."""
+        """The crops with latents that the model makes as the student does, each unit after the given ones before it.
+
+        More or less of them, from crop to crop: what is half right still tells how to go on.
+        """
         batch, units = crops.audio.shape[:2]
         audio, video = torch.randn_like(crops.audio), torch.randn_like(crops.video)
         copies = np.tile(np.arange(units), (batch, 1))
@@ -239,7 +242,8 @@ class DuplexStage:
             made = read(self.model, replace(crops, copies=copies, noisy_audio=audio, noisy_video=video, t=moment))
             audio = audio - (t - after) * made.audio_velocity
             video = video - (t - after) * made.video_velocity
-        return replace(crops, audio=audio, video=video)
+        own = torch.rand(batch, 1, 1, 1)
+        return replace(crops, audio=crops.audio.lerp(audio, own), video=crops.video.lerp(video, own))
 
     def _spoken(self, made: Read, batch: Lessons) -> tuple[Tensor, Tensor]:
         flat = nn.functional.cross_entropy(made.logits.flatten(0, 2), batch.thoughts.flatten(), reduction="none")

@@ -25,7 +25,7 @@ IN_TURN: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "spe
 IN_THE_END: Final[tuple[Lesson, ...]] = ("whole", "listening")
 # A trained backbone goes on with what it is worst at: hearing other voices, and reading the world;
 # and with what the stream will make of it, its own history.
-FURTHER: Final[tuple[Lesson, ...]] = ("listening", "whole", "listening", "own history", "listening")
+FURTHER: Final[tuple[Lesson, ...]] = ("listening", "whole", "listening", "own history", "listening", "whole")
 SPEAKING_UNTIL, IN_TURN_UNTIL = 0.3, 0.75  # of the steps
 
 
@@ -71,6 +71,6 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
     "duplex": (_duplex(lesson_at), Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
     "duplex-further": (
         _duplex(lambda step, _: FURTHER[step % len(FURTHER)]),
-        Plan(steps=1500, rate=1.5e-3, warmup=0.03, hold=0.3, muon=True, measure_every=200),
+        Plan(steps=1300, rate=1e-3, warmup=0.03, hold=0.3, muon=True, measure_every=200),
     ),
 }
