@@ -32,6 +32,7 @@ class TensorRTRuntime:
         self.options = options or RuntimeOptions()
         self._trt = import_library(library)
         self._cuda = open_provider(provider, self.options.device)
+        self._cuda.can_capture = self._cuda.can_capture and self.options.cuda_graphs
         self._logger = self._trt.Logger(self._trt.Logger.ERROR)
         self._runtime = self._trt.Runtime(self._logger)
 
