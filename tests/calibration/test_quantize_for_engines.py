@@ -17,6 +17,7 @@ from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.numbers8 import quantize_weight
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Precision
+from wanedge_export.build import block_profiles, build_engine
 from wanedge_export.lint import Graph, lint_graph
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.targets import target_named
@@ -63,6 +64,20 @@ def test_the_linter_finds_no_error_in_them_and_no_fp8_for_old_hardware(
     backbone = Graph.load(bundle.graph("backbone", variant)[0])
     old = {f.rule for f in lint_graph(backbone, target_named("rtx-30")) if f.level == "error"}
     assert old == ({"type-hardware"} if precision == "fp8" else set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "target"), [("int8", "rtx-30"), ("fp8", "rtx-50")])
+def test_the_quantized_backbone_builds_with_its_caches_in_place(bundle: Bundle, precision: str, target: str) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
+    path, spec = bundle.graph("backbone", f"{precision}-fp16")
+    profiles = block_profiles(bundle.model, spec, as_range=True)
+    built = build_engine(trt, "tensorrt-rtx", path, spec, target_named(target), profiles=profiles)
+    layers = len(bundle.model.backbone.layout)
+    assert built.info.layers["KV_CACHE_UPDATE"] == 2 * layers
+    assert built.info.layers["ATTENTION_INPUT"] == layers
+    assert built.info.layers["QUANTIZE"] >= layers
+    assert {t.name: t.alias for t in built.info.tensors if t.alias} == {s.present: s.past for s in spec.states}
 
 
 def test_an_int8_engines_graph_streams_close_to_the_float_one(bundle: Bundle) -> None:
