@@ -23,9 +23,9 @@ def engines(run: EnginesRun | None) -> str:
     seconds = sum(row.seconds for row in run.engines)
     return (
         f'{head}<p class="note">{len(run.engines)} engines in fp16 by {escape(run.library)}, which needs no GPU, in '
-        f"{seconds:.0f} s. They are in the bundle, and none has been run: there is no GPU here. "
+        f"{seconds:.0f} s. They are in the bundle, and none of them was run here. "
         "An engine is larger than its weights because it holds compiled kernels, and the backbone's keeps its weights "
-        f"once per block size.</p>{_table(run)}{_layers(run)}</section>"
+        f"once per block size.</p>{_layers(run)}{_table(run)}</section>"
     )
 
 

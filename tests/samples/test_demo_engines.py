@@ -52,7 +52,7 @@ def test_the_report_shows_sizes_times_and_the_backbones_native_layers() -> None:
     assert "rtx-30 9 graphs, 0 errors, 3 warnings" in words
     assert "14.0 MiB, 4.0 s" in words  # the sum of rtx-30's two engines
     assert "16 cache updates in place, 8 native attentions" in words
-    assert "none has been run" in words
+    assert "none of them was run here" in words
     assert summarise(run).engines == RUN
 
 
