@@ -24,7 +24,7 @@ def measures(records: Sequence[Record], cells: Sequence[Cell], layers: int) -> M
     meant = {(cell.target, cell.precision) for cell in cells if cell.builds}
     wanted = [r for r in records if (r.target, r.precision) in meant]
     found = {
-        "build_seconds": _sum((r.seconds for r in wanted), "s", BUILD_SECONDS),
+        "build_seconds": _sum((r.seconds for r in wanted), "s", None if _prefix(cells) else BUILD_SECONDS),
         "build_cpu_seconds": _sum((r.cpu_seconds for r in wanted), "s"),
         "graphs_built": Measure(
             value=_share(r.refused is None for r in wanted), unit="share", n=len(wanted), bar="== 1"
