@@ -30,15 +30,17 @@ def activation_scale(limits: Range, form: Format) -> tuple[NDArray[np.float32], 
     return np.array(scale), np.zeros((), np.int8 if form == "int8" else FP8)
 
 
-def quantize_weight(weight: Array, axis: int, form: Format) -> tuple[Array, NDArray[np.float32], Array]:
+def quantize_weight(weight: Array, axis: int, form: Format) -> tuple[Array, Array, Array]:
     """Quantized weight, scales and zero-points per channel of `axis`.
 
+    The scales are of the weight's own float type, and what is stored was divided by the scales as they are stored.
     uint8 holds the symmetric integers moved up by 128, for kernels that want unsigned numbers.
     """
     others = tuple(a for a in range(weight.ndim) if a != axis)
     top = FP8_TOP if form == "fp8" else INT8_TOP
-    scale = np.maximum(np.abs(weight).max(axis=others) / np.float32(top), SMALLEST_SCALE).astype(np.float32)
-    scaled = weight / broadcast(scale, weight.ndim, axis)
+    largest = np.abs(weight).max(axis=others).astype(np.float32)
+    scale = np.maximum(largest / np.float32(top), SMALLEST_SCALE).astype(weight.dtype)
+    scaled = weight.astype(np.float32) / broadcast(scale.astype(np.float32), weight.ndim, axis)
     if form == "fp8":
         return np.clip(scaled, -FP8_TOP, FP8_TOP).astype(FP8), scale, np.zeros(scale.shape, FP8)
     rounded = np.clip(np.rint(scaled), -INT8_TOP, INT8_TOP)

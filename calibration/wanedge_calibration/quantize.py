@@ -19,6 +19,8 @@ from wanedge_calibration.rollout.file import ROLLOUT, Calibration, model_digest,
 from wanedge_calibration.smoothing import smooth
 
 RECIPES = "calibration"  # the bundle's folder for them
+_KIND = {"fp32": "qdq", "fp16": "fp16"}  # how a Q/DQ variant is called, by the float precision around its products
+_CAST = (".half", ".float")  # what the exporter calls a tensor in the other precision
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,17 @@ class Source:
 
     @classmethod
     def of(cls, bundle: Bundle, variant: str | None = None) -> "Source":
-        """Raises CalibrationError when the bundle has no calibration, or one of other weights."""
+        """variant: the float graphs to quantize, fp32 by default; "fp16" for engines. All share one calibration.
+
+        Raises CalibrationError when the bundle has no calibration, or one of other weights, BundleError.
+        """
+        rolled_out = float_variant(bundle)  # what `calibrate` streams, whichever variant is quantized
         chosen = float_variant(bundle, variant)
         if ROLLOUT not in bundle.manifest.files:
             raise CalibrationError(
                 f"{bundle.origin} has no calibration", hint=f"wanedge calibrate {bundle.origin} --clips CLIPS"
             )
-        calibration = read_calibration(bundle.path(ROLLOUT), model_digest(bundle, chosen))
+        calibration = read_calibration(bundle.path(ROLLOUT), model_digest(bundle, rolled_out))
         return cls(bundle, chosen, calibration, bundle.manifest.files[ROLLOUT].sha256)
 
     def graph(self, component: str) -> ModelProto:
@@ -51,18 +57,28 @@ class Source:
         """Tensors of a component that the roll-out saw."""
         return {tensor for name, tensor in self.calibration.recording.channels if name == component}
 
+    def recorded(self, component: str, tensor: str) -> str | None:
+        """The name under which the roll-out saw a tensor; None where it did not.
+
+        A float16 graph reads some tensors through a Cast, "x.half" of "x".
+        """
+        plain = tensor.removesuffix(_CAST[0]).removesuffix(_CAST[1])
+        seen = self.calibrated(component)
+        return next((name for name in (tensor, plain) if name in seen), None)
+
 
 def default_recipe(source: Source, precision: Precision, form: Form = "cpu", name: str | None = None) -> Recipe:
     """Every layer at `precision`, where the form allows it."""
     components: dict[str, dict[str, Mode]] = {}
     for component in source.variant.graphs:
-        seen = source.calibrated(component)
         sites = find_sites(source.graph(component))
-        components[component] = {s.node: default_mode(s, precision, form, s.reads in seen) for s in sites}
+        components[component] = {
+            s.node: default_mode(s, precision, form, source.recorded(component, s.reads) is not None) for s in sites
+        }
     return Recipe(
         precision=precision,
         form=form,
-        variant=name or (precision if form == "cpu" else f"{precision}-qdq"),
+        variant=name or (precision if form == "cpu" else f"{precision}-{_KIND[source.variant.precision]}"),
         source=source.variant.name,
         calibration=source.calibration_sha256,
         components=components,
@@ -88,7 +104,7 @@ def quantized_graph(source: Source, component: str, recipe: Recipe) -> ModelProt
         if tensor in scales:  # its histogram is of before the smoothing; the channels' maxima follow exactly
             largest = source.calibration.recording.channels[(component, tensor)] / scales[tensor]
             return -float(largest.max()), float(largest.max())
-        histogram = source.calibration.recording.overall(component, tensor)
+        histogram = source.calibration.recording.overall(component, source.recorded(component, tensor) or tensor)
         return calibrate_range(histogram, recipe.calibrator, recipe.kept, symmetric=recipe.form == "tensorrt")
 
     rewrite(model, sites, modes, recipe.form, range_of)
@@ -117,8 +133,8 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
         variant = Variant(
             name=recipe.variant,
             precision=recipe.precision,
-            runtime="onnxruntime",
-            target="cpu" if recipe.form == "cpu" else "tensorrt",
+            runtime="tensorrt" if source.variant.precision == "fp16" else "onnxruntime",
+            target="cpu" if recipe.form == "cpu" else "tensorrt" if source.variant.precision == "fp32" else "any",
             profile=source.variant.profile,
             graphs=graphs,
         )
@@ -146,6 +162,11 @@ def _check(source: Source, recipe: Recipe) -> None:
         raise QuantizationError(
             f"the recipe makes {recipe.variant!r} from {recipe.source!r}, the source here is {source.variant.name!r}",
             hint="set `source` and `variant` in the recipe",
+        )
+    if source.variant.precision == "fp16" and (recipe.form == "cpu" or recipe.smooth is not None):
+        raise QuantizationError(
+            "float16 graphs are quantized for engines: in the tensorrt form, and without smoothing",
+            hint="wanedge quantize BUNDLE --source fp16 --form tensorrt",
         )
     if recipe.calibration != source.calibration_sha256:
         raise QuantizationError(

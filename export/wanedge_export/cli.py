@@ -1,15 +1,19 @@
 """`wanedge export`: from a preset and its weights to a bundle."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wanedge.cli.console import amount, print_json, stderr
 from wanedge.cli.options import JsonOption
-from wanedge.cli.outcome import require_file
+from wanedge.cli.outcome import Misuse, require_file
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import Profile
+
+if TYPE_CHECKING:
+    from wanedge.bundle import Bundle
 
 _PROFILES: dict[str, tuple[Profile, ...]] = {
     "portable": ("portable",),
@@ -49,6 +53,16 @@ def export(
         ),
     ] = "fp32",
     seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
+    polygraphy: Annotated[
+        Path | None,
+        typer.Option(
+            "--polygraphy",
+            help="Stream a little through the new graphs and write Polygraphy's data-loader scripts into this folder.",
+        ),
+    ] = None,
+    clip: Annotated[
+        Path | None, typer.Option("--clip", help="For --polygraphy: a visitor; without one it is noise.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,6 +77,10 @@ def export(
         raise InputError(f"there is no preset '{preset}'", hint=f"choose one of: {', '.join(PRESETS)}")
     if weights is not None:
         require_file(weights, "--weights")
+    if clip is not None:
+        require_file(clip, "--clip")
+        if polygraphy is None:
+            raise Misuse("--clip is for --polygraphy only", hint="add --polygraphy FOLDER, or leave --clip out")
     from wanedge_export.bundling import export_bundle, load_or_seed  # torch takes seconds to import
 
     console = stderr()
@@ -85,9 +103,23 @@ def export(
             overwrite=overwrite,
             log=log,
         )
+        scripts = _write_loaders(bundle, polygraphy, clip, status.update) if polygraphy is not None else ()
     variants = [variant.name for variant in bundle.manifest.variants]
     size = bundle.manifest.total_bytes
     if as_json:
-        print_json({"bundle": str(output), "variants": variants, "bytes": size, "digest": bundle.digest})
+        document = {"bundle": str(output), "variants": variants, "bytes": size, "digest": bundle.digest}
+        print_json(document | ({"polygraphy": list(map(str, scripts))} if polygraphy else {}))
     else:
         typer.echo(f"{output}: {', '.join(variants)}, {amount(size)}.\n-> wanedge inspect {output}")
+        if polygraphy is not None:
+            graph, script = output / bundle.manifest.variants[0].graphs["flow_in"].graph, f"{variants[0]}/flow_in.py"
+            typer.echo(f"-> polygraphy run {graph} --onnxrt --data-loader-script {polygraphy / script}")
+
+
+def _write_loaders(bundle: "Bundle", folder: Path, clip: Path | None, say: Callable[[str], None]) -> tuple[Path, ...]:
+    from wanedge_export.polygraphy import write_loaders
+    from wanedge_export.polygraphy.visitor import made_up, of_clip
+
+    say("polygraphy: streaming")
+    config = bundle.model
+    return write_loaders(bundle, folder, made_up(config) if clip is None else of_clip(clip, config))

@@ -39,6 +39,7 @@ class RuntimeOptions:
         graphs with symmetric int8 activations do not load on the CPU; no other graph has anything for it to do.
     spin: when idle worker threads poll for work instead of sleeping. "run" polls inside a run and sleeps between
         runs: as fast as "always" back to back, without burning a core while the next unit is awaited.
+    cuda_graphs: TensorRT's runs are captured and replayed, where the CUDA provider can; off, to compare or to debug.
     """
 
     provider: str = "cpu"
@@ -46,6 +47,7 @@ class RuntimeOptions:
     device: int = 0
     disabled_optimizers: tuple[str, ...] = ("QDQS8ToU8Transformer",)
     spin: Spin = "run"
+    cuda_graphs: bool = True
 
 
 class State(Protocol):

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from samples.demo.engines import EnginesRun
 from samples.demo.pipeline import copy_clip, stream_clip
 from samples.demo.report import write_report
 from samples.demo.shipped import scene
@@ -15,20 +17,21 @@ from wanedge.cli.outcome import FAILED, reported
 
 
 def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("out/demo")) -> None:
-    """Export the kiosk guide, or random weights where none are shipped, stream a clip, and write reply and report."""
+    """Export the kiosk guide, or random weights where none are shipped, build engines, stream a clip, and report."""
     with reported():
         out.mkdir(parents=True, exist_ok=True)
         shown = scene()
         what = "the kiosk guide" if shown.weights else "random weights: none are shipped, so the reply will be noise"
         _say(f"       {what}")
-        _say("1/3  export: torch -> ONNX -> bundle (about a minute)")
-        path = out / "tiny.wanedge"
-        if subprocess.run([sys.executable, "-m", "samples.demo.exporting", path], check=False).returncode:
-            raise typer.Exit(FAILED)  # the child has said why
-        bundle = Bundle.open(path)
-        _say("2/3  stream: the clip runs in real time (20 to 30 s)")
-        run = stream_clip(bundle, shown, out / "reply.mp4", lambda line: _say(f"       {line}"))
-        _say("3/3  report")
+        path, built = out / "tiny.wanedge", out / "engines.json"
+        _say("1/4  export: torch -> ONNX -> bundle (one to two minutes)")
+        _child("samples.demo.exporting", path)
+        _say("2/4  engines: lint for three GPUs, and build where TensorRT-RTX is (about a minute)")
+        _child("samples.demo.building", path, built)
+        _say("3/4  stream: the clip runs in real time (20 to 30 s)")
+        run = stream_clip(Bundle.open(path), shown, out / "reply.mp4", lambda line: _say(f"       {line}"))
+        run = replace(run, engines=EnginesRun.read(built))
+        _say("4/4  report")
         clip = copy_clip(shown, out)
         summary = write_report(run, out, clip=clip.name)
     latency = summary.response_latency_ms
@@ -37,6 +40,11 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
         f"realtime factor {summary.realtime_factor:.2f}, {summary.deadline_misses} deadlines missed\n"
         f"-> open {out / 'report.html'}"
     )
+
+
+def _child(module: str, *arguments: Path) -> None:
+    if subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode:
+        raise typer.Exit(FAILED)  # the child has said why
 
 
 def _say(line: str) -> None:

@@ -31,7 +31,16 @@ def export_demo_bundle(path: Annotated[Path, typer.Argument(help="Where the bund
             return
         model = load_or_seed(PRESETS[PRESET], shown.weights, SEED)
         trained = shown.weights is not None
-        export_bundle(model, path, trained=trained, note=note, command="make demo", overwrite=path.exists(), log=_say)
+        export_bundle(
+            model,
+            path,
+            precisions=("fp32", "fp16"),  # for the CPU, and for engines
+            trained=trained,
+            note=note,
+            command="make demo",
+            overwrite=path.exists(),
+            log=_say,
+        )
 
 
 def _is_there(path: Path, note: str) -> bool:

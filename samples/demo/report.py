@@ -5,6 +5,7 @@ from pathlib import Path
 
 from samples.demo import sections
 from samples.demo.conversation import conversation, text
+from samples.demo.engine_section import engines
 from samples.demo.evaluation import evaluation
 from samples.demo.run import DemoRun
 from samples.demo.summary import Summary, summarise
@@ -36,6 +37,7 @@ def page(run: DemoRun, summary: Summary, clip: str, reply: str) -> str:
             sections.memory(run, summary),
             *(() if run.weights == "trained" else (text(run),)),
             sections.components(run),
+            engines(run.engines),
             sections.machine(run),
         )
     )

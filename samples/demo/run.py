@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, ValidationError
 
+from samples.demo.engines import EnginesRun
 from wanedge.figures import Figures
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError
@@ -68,6 +69,7 @@ class DemoRun:
     wall_s: seconds from the first push to the last unit. memory: (unit index, resident bytes), in order.
     weights: whether the model was trained. machine: `wanedge.figures.machine_facts()`. world: the world text.
     evaluation: how the shipped guide was judged, docs/figures/evaluation.json; None where that is not there.
+    engines: what was linted and built; None where the demo did not look.
     """
 
     units: Sequence[AgentUnit]
@@ -83,6 +85,7 @@ class DemoRun:
     transcript: Transcript
     world: str = ""
     evaluation: Figures | None = None
+    engines: EnginesRun | None = None
 
     def __post_init__(self) -> None:
         if not self.units or not self.memory:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from samples.demo.engines import EnginesRun
 from samples.demo.run import DemoRun
 from wanedge.bundle.durable import staged_file
 from wanedge.config import UNIT_MS
@@ -66,6 +67,7 @@ class Summary(_Strict):
     deadline_misses: int
     memory: Memory
     machine: dict[str, JsonValue]
+    engines: EnginesRun | None
 
     def write(self, path: Path) -> None:
         """Write report.json whole or not at all."""
@@ -97,6 +99,7 @@ def summarise(run: DemoRun) -> Summary:
         deadline_misses=sum(unit.deadline_missed for unit in run.units),
         memory=_memory(run),
         machine=run.machine,
+        engines=run.engines,
     )
 
 

@@ -42,7 +42,10 @@ def without(*packages: str) -> dict[str, str]:
 
 
 CUDA = OnnxRuntime(version="1.32.0", providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
-WITH_GPU = with_facts(nvidia=Nvidia(gpus=(GPU,)), onnxruntime=CUDA, packages=HEALTHY.packages | {"tensorrt": "10.15.1"})
+ENGINES = {"tensorrt": "10.15.1", "cuda-core": "1.2.0", "cuda-bindings": "13.0.1"}
+WITH_GPU = with_facts(
+    nvidia=Nvidia(driver="580.95", cuda="13.0", gpus=(GPU,)), onnxruntime=CUDA, packages=HEALTHY.packages | ENGINES
+)
 
 
 @pytest.mark.parametrize("facts", [HEALTHY, WITH_GPU])
@@ -60,8 +63,8 @@ def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
             "pip install 'wanedge[cpu]'",
         ),
         (
-            WITH_GPU.model_copy(update={"onnxruntime": OnnxRuntime(), "packages": {**EXTRAS, "tensorrt": "10.15"}}),
-            "error",
+            WITH_GPU.model_copy(update={"onnxruntime": OnnxRuntime(), "packages": {**EXTRAS, **ENGINES}}),
+            "note",  # engines need no ONNX Runtime
             "not installed",
             "pip install 'wanedge[gpu]'",
         ),
@@ -85,14 +88,14 @@ def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
         ),
         (with_facts(nvidia=Nvidia(error="cuInit failed with CUDA error 999")), "warning", "999", "nvidia-smi"),
         (
-            with_facts(nvidia=Nvidia(gpus=(GPU,)), packages=HEALTHY.packages | {"tensorrt": "10.15"}),
+            WITH_GPU.model_copy(update={"onnxruntime": HEALTHY.onnxruntime}),
             "warning",
             "RTX 4090 is not used",
             "pip uninstall -y onnxruntime && pip install 'wanedge[gpu]'",
         ),
         (with_facts(onnxruntime=CUDA), "warning", "no GPU was found", "nvidia-smi"),
         (
-            WITH_GPU.model_copy(update={"packages": HEALTHY.packages | {"tensorrt": "10.3.0"}}),
+            WITH_GPU.model_copy(update={"packages": WITH_GPU.packages | {"tensorrt": "10.3.0"}}),
             "warning",
             "TensorRT 10.3.0 is older than 10.15",
             "decomposed",
@@ -128,7 +131,8 @@ def test_each_problem_is_found_alone_with_the_command_that_mends_it(
 
 
 def test_on_jetson_the_gpu_is_left_to_tensorrt() -> None:
-    facts = with_facts(machine="aarch64", nvidia=Nvidia(gpus=(GPU,)), modules=("tensorrt",))
+    packages = HEALTHY.packages | {"pycuda": "2025.1"}
+    facts = with_facts(machine="aarch64", nvidia=Nvidia(gpus=(GPU,)), modules=("tensorrt",), packages=packages)
     assert diagnose(facts) == []
 
 

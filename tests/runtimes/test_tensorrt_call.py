@@ -1,16 +1,15 @@
 """The thin CUDA half, driven by a provider and a context that keep book in place of a GPU."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.runtimes.test_tensorrt_plan import SPEC, engine
-from wanedge_runtimes.errors import ExecutionError, InputError, MissingExtra, RuntimeUnavailable
+from wanedge_runtimes.errors import ExecutionError, MissingExtra, RuntimeUnavailable
 from wanedge_runtimes.nvidia import find_nvidia
 from wanedge_runtimes.tensorrt.call import DeviceState, EngineCall
-from wanedge_runtimes.tensorrt.cuda import device_address, open_provider
+from wanedge_runtimes.tensorrt.cuda import open_provider
 from wanedge_runtimes.tensorrt.plan import plan_call, state_buffers
 
 
@@ -157,20 +156,6 @@ def test_a_cuda_error_becomes_an_exception_and_the_next_run_starts_anew() -> Non
     executed = book.done.count("executed")
     call.run()
     assert book.done.count("executed") == executed + 1
-
-
-def test_zero_copy_takes_contiguous_device_arrays_of_the_right_size_only() -> None:
-    def array(**changes: Any) -> SimpleNamespace:
-        interface = {"shape": (2, 3), "typestr": "<f4", "data": (0x700, False), "strides": None, "version": 3}
-        return SimpleNamespace(__cuda_array_interface__=interface | changes)
-
-    assert device_address(array(), 24) == 0x700
-    with pytest.raises(InputError, match="24 bytes"):
-        device_address(array(), 12)
-    with pytest.raises(InputError, match="contiguous"):
-        device_address(array(strides=(4, 8)), 24)
-    with pytest.raises(InputError, match="ndarray"):
-        device_address(np.zeros((2, 3), np.float32), 24)
 
 
 def test_an_unknown_provider_and_a_missing_driver_are_said() -> None:

@@ -31,6 +31,12 @@ def quantize(
         Literal["cpu", "tensorrt"],
         typer.Option(help="cpu: what ONNX Runtime's integer kernels run fastest. tensorrt: explicit Q/DQ for engines."),
     ] = "cpu",
+    source_variant: Annotated[
+        str | None,
+        typer.Option(
+            "--source", help="The float variant to quantize: fp32 by default, fp16 for what engines are built from."
+        ),
+    ] = None,
     calibrator: Annotated[
         Literal["max", "percentile", "entropy", "mse"], typer.Option(help="How a range is chosen.")
     ] = "mse",
@@ -60,7 +66,7 @@ def quantize(
     from wanedge_calibration.quantize import Source, apply_recipe, default_recipe, variant_bytes
     from wanedge_calibration.recipe import Recipe
 
-    source = Source.of(Bundle.open(bundle))
+    source = Source.of(Bundle.open(bundle), source_variant)
     found: Mixed | None = None
     if recipe is not None:
         plan = Recipe.read(require_file(recipe, "--recipe"))

@@ -9,6 +9,7 @@ cpu: unsigned activations with a zero-point and unsigned weights: ONNX Runtime's
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -91,16 +92,16 @@ class _Writer:
         kind: Format = "fp8" if mode == "fp8" else "uint8" if self.form == "cpu" else "int8"
         if self.form == "cpu":
             site = self._as_matmul(node, site)
-        activation = self._activation(site.reads, kind)
+        activation = self._activation(site.reads, kind, self.values[site.weight].dtype)
         node.input[0], node.input[1] = activation, self._weight(site, kind)
 
-    def _activation(self, tensor: str, kind: Format) -> str:
-        """Q and DQ after `tensor`, once for all its readers of one kind."""
+    def _activation(self, tensor: str, kind: Format, computed: np.dtype[Any]) -> str:
+        """Q and DQ after `tensor`, once for all its readers of one kind; scales are of the type it is computed in."""
         base = f"{tensor}.{kind}"
         if base not in self.made:
             self.made.add(base)
             scale, zero = activation_scale(self.range_of(tensor), kind)
-            self._add(f"{base}.scale", scale)
+            self._add(f"{base}.scale", scale.astype(computed))
             self._add(f"{base}.zero_point", zero)
             self._pair(tensor, base)
         return base + DQ_SUFFIX

@@ -139,7 +139,7 @@ def _graphs(bundle: Bundle, target: Target, precision: str) -> Variant:
     how = (
         f"wanedge export PRESET --precision fp16 --profile {target.profile}"
         if precision == "fp16"
-        else "make it with wanedge quantize"
+        else f"wanedge quantize BUNDLE --precision {precision} --form tensorrt --source fp16"
     )
     raise BuildError(
         f"{bundle.origin} has {len(meant) or 'no'} variants with {target.profile} graphs in {precision} "

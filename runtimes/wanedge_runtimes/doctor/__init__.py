@@ -3,25 +3,30 @@
 report = doctor()
 report.facts       # what was found
 report.findings    # what to do about it, each with a command
+report.runs        # the targets whose engines run here
 report.ok          # no finding of level "error"
 """
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from wanedge_runtimes.doctor.facts import Facts
-from wanedge_runtimes.doctor.findings import Finding, diagnose
+from wanedge_runtimes.doctor.finding import Finding
+from wanedge_runtimes.doctor.findings import diagnose
 from wanedge_runtimes.doctor.machine import collect
 
-__all__ = ["Facts", "Finding", "Report", "collect", "diagnose", "doctor"]
+__all__ = ["Facts", "Finding", "Report", "collect", "diagnose", "doctor", "examine"]
 
 
 class Report(BaseModel):
-    """Facts and what follows from them."""
+    """Facts and what follows from them. lints, builds, runs: the targets that this machine can do that for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     facts: Facts
     findings: tuple[Finding, ...]
+    lints: tuple[str, ...] = ()
+    builds: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -30,6 +35,20 @@ class Report(BaseModel):
 
 
 def doctor() -> Report:
-    """Look at this machine. Works with no extra installed and imports nothing heavier than onnxruntime."""
-    facts = collect()
-    return Report(facts=facts, findings=tuple(diagnose(facts)))
+    """Look at this machine. Works with no extra installed; imports onnxruntime and TensorRT where they are there."""
+    return examine(collect(import_all=True))
+
+
+def examine(facts: Facts) -> Report:
+    """What follows from the facts. Pure."""
+    from wanedge_runtimes.targets import TARGETS, Machine, service  # which reads the doctor's facts
+
+    machine = Machine.of(facts)
+    answers = {target.name: service(target, machine) for target in TARGETS}
+    return Report(
+        facts=facts,
+        findings=tuple(diagnose(facts)),
+        lints=tuple(name for name, answer in answers.items() if answer.lint.yes),
+        builds=tuple(name for name, answer in answers.items() if answer.build.yes),
+        runs=tuple(name for name, answer in answers.items() if answer.run.yes),
+    )

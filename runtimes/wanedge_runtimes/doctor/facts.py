@@ -26,11 +26,34 @@ class OnnxRuntime(_Strict):
     error: str | None = None
 
 
+class ImportedLibrary(_Strict):
+    """TensorRT or TensorRT-RTX as it imports. error: why it does not."""
+
+    version: str | None = None
+    error: str | None = None
+
+
+class Jetson(_Strict):
+    """l4t: Jetson Linux, e.g. "36.4.3". jetpack: e.g. "6.2", None where it is not known.
+
+    power_mode: number of the current nvpmodel mode. power_modes: number -> name. gpu_hz: lowest and highest clock.
+    dla: the DLA's library is there, which TensorRT links against on Orin.
+    """
+
+    l4t: str
+    jetpack: str | None
+    power_mode: int | None = None
+    power_modes: dict[int, str] = {}
+    gpu_hz: tuple[int | None, int | None] | None = None
+    dla: bool
+
+
 class Facts(_Strict):
     """memory and disk in bytes, disk at the working directory.
 
     board: e.g. "NVIDIA Jetson AGX Orin". packages: distribution -> version, installed ones only.
-    modules: importable although no distribution says so (a system's TensorRT).
+    modules: TensorRT modules that are there, whether a distribution says so or not (a Jetson's system has none).
+    libraries: of these modules, those that were imported. jetson: None on any other machine.
     """
 
     python: str
@@ -45,3 +68,5 @@ class Facts(_Strict):
     modules: tuple[str, ...]
     onnxruntime: OnnxRuntime
     nvidia: Nvidia | None
+    libraries: dict[str, ImportedLibrary] = {}
+    jetson: Jetson | None = None

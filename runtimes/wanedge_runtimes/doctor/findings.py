@@ -1,18 +1,16 @@
 """Judge the facts. Pure: the same facts give the same findings, worst first."""
 
 from collections.abc import Iterator
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from wanedge_runtimes.doctor.facts import Facts
+from wanedge_runtimes.doctor.finding import Finding, Level
+from wanedge_runtimes.doctor.gpu_findings import gpu_findings, runs_engines
+from wanedge_runtimes.doctor.jetson_findings import jetson_findings
 
-Level = Literal["error", "warning", "note"]
 _ORDER: tuple[Level, ...] = ("error", "warning", "note")
 
 GIB = 1 << 30
 MIN_ONNXRUNTIME = (1, 30)  # the oldest that the extras accept: in-place TensorScatter, opset-24 Attention
-MIN_TENSORRT = (10, 15)  # the first with TensorScatter and RMSNormalization
 MIN_MEMORY = GIB  # a session of the small presets beside an operating system
 MIN_DISK = GIB  # an exported bundle, its archive and its engines
 MIN_CORES = 2  # below, the shipped model is not real time
@@ -25,22 +23,16 @@ _EXTRAS: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
 }
 
 
-class Finding(BaseModel):
-    """error: nothing runs. warning: it runs, less well than it could. note: an option that is not there.
-
-    fix: the command, or where there is none, the thing to do.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    level: Level
-    what: str
-    fix: str
-
-
 def diagnose(facts: Facts) -> list[Finding]:
     """What should be mended, errors first."""
-    findings = [*_onnxruntime(facts), *_nvidia(facts), *_tensorrt(facts), *_machine(facts), *_extras(facts)]
+    findings = [
+        *_onnxruntime(facts),
+        *_nvidia(facts),
+        *gpu_findings(facts),
+        *jetson_findings(facts),
+        *_machine(facts),
+        *_extras(facts),
+    ]
     return sorted(findings, key=lambda finding: _ORDER.index(finding.level))
 
 
@@ -60,7 +52,9 @@ def _onnxruntime(facts: Facts) -> Iterator[Finding]:
         )
     elif ort.version is None:
         yield Finding(
-            level="error", what="ONNX Runtime is not installed", fix=f"pip install 'wanedge[{_wanted_extra(facts)}]'"
+            level="note" if runs_engines(facts) else "error",  # engines need no ONNX Runtime
+            what="ONNX Runtime is not installed",
+            fix=f"pip install 'wanedge[{_wanted_extra(facts)}]'",
         )
     elif _release(ort.version) < MIN_ONNXRUNTIME:
         yield Finding(
@@ -89,21 +83,6 @@ def _nvidia(facts: Facts) -> Iterator[Finding]:
             what="ONNX Runtime has a CUDA provider, but no GPU was found; models run on the CPU",
             fix="install the NVIDIA driver (in a container: docker run --gpus all), then run nvidia-smi",
         )
-
-
-def _tensorrt(facts: Facts) -> Iterator[Finding]:
-    if facts.nvidia is None or not facts.nvidia.gpus:
-        return
-    version = facts.packages.get("tensorrt")
-    rtx = {"tensorrt-rtx", "tensorrt-rtx-cu13"} & facts.packages.keys()
-    if version is not None and _release(version) < MIN_TENSORRT:
-        yield Finding(
-            level="warning",
-            what=f"TensorRT {version} is older than {_dotted(MIN_TENSORRT)} and lacks TensorScatter",
-            fix="export the decomposed profile for this device, or upgrade TensorRT (on Jetson: JetPack)",
-        )
-    elif version is None and not rtx and not facts.modules:
-        yield Finding(level="note", what="TensorRT is not installed", fix="pip install tensorrt")
 
 
 def _machine(facts: Facts) -> Iterator[Finding]:

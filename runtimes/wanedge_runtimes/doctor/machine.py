@@ -4,20 +4,25 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from wanedge_runtimes.doctor.facts import Cpu, Facts, OnnxRuntime
+from wanedge_runtimes.doctor.facts import Cpu, Facts, ImportedLibrary, OnnxRuntime
+from wanedge_runtimes.doctor.jetson import find_jetson
 from wanedge_runtimes.nvidia import find_nvidia
 
 DISTRIBUTIONS = (
     *("wanedge", "numpy", "safetensors", "tokenizers", "soxr", "onnxruntime", "onnxruntime-gpu"),
-    *("tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13", "cuda-core", "pycuda"),
+    *("tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-core", "cuda-bindings", "pycuda"),
     *("av", "sounddevice", "opencv-python-headless", "opencv-python", "torch", "onnx", "onnxscript"),
 )
 # On Jetson TensorRT comes with the system, and not always as a distribution.
-_SYSTEM_MODULES = ("tensorrt", "tensorrt_rtx")
+_SYSTEM_MODULES = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+}
 
 # Instruction set extensions that decide the speed of float32, bfloat16 and int8 matrix products.
 _ISA = (
@@ -26,10 +31,19 @@ _ISA = (
 )
 
 
-def collect(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Facts:
-    """The facts of this machine. proc, sys: where to read them (another folder in tests)."""
+def collect(
+    proc: Path = Path("/proc"), sys: Path = Path("/sys"), root: Path = Path("/"), *, import_all: bool = False
+) -> Facts:
+    """The facts of this machine. proc, sys, root: where to read them (another folder in tests).
+
+    import_all: import every TensorRT that is there, to see whether it does; else only those whose version nothing
+    else tells, because a library that is loaded stays in this process's memory.
+    """
     total, available = read_memory(_text(proc / "meminfo"), _text(sys / "fs/cgroup/memory.max"))
     model, isa = read_cpuinfo(_text(proc / "cpuinfo"))
+    packages = {name: found for name in DISTRIBUTIONS if (found := _version(name)) is not None}
+    modules = tuple(name for name in _SYSTEM_MODULES if find_spec(name) is not None)
+    told = {name for name, distributions in _SYSTEM_MODULES.items() if packages.keys() & set(distributions)}
     return Facts(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()}",
@@ -44,11 +58,21 @@ def collect(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Facts:
         memory_total=total if total is not None else _physical_memory(),
         memory_available=available,
         disk_free=shutil.disk_usage(Path.cwd()).free,
-        packages={name: found for name in DISTRIBUTIONS if (found := _version(name)) is not None},
-        modules=tuple(name for name in _SYSTEM_MODULES if find_spec(name) is not None),
+        packages=packages,
+        modules=modules,
         onnxruntime=_onnxruntime(),
         nvidia=find_nvidia(),
+        libraries={name: import_version(name) for name in modules if import_all or name not in told},
+        jetson=find_jetson(root),
     )
+
+
+def import_version(module: str) -> ImportedLibrary:
+    """A module's version, or why it does not import."""
+    try:
+        return ImportedLibrary(version=str(import_module(module).__version__))
+    except Exception as e:  # a broken binary can raise anything; the doctor reports it
+        return ImportedLibrary(error=f"{type(e).__name__}: {e}")
 
 
 def read_cpuinfo(cpuinfo: str) -> tuple[str | None, tuple[str, ...]]:

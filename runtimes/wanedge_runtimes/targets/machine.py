@@ -12,6 +12,7 @@ _DISTRIBUTIONS = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
+_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _CUDA_PROVIDERS = ("cuda-core", "pycuda")
 
 
@@ -40,6 +41,12 @@ class Machine:
         libraries = {
             library: installed[name] for library, names in _DISTRIBUTIONS.items() for name in names if name in installed
         }
+        for library, module in _MODULES.items():  # a distribution's version is the longer one
+            found = facts.libraries.get(module)
+            if found is not None and found.version is not None:
+                libraries.setdefault(library, found.version)
+            elif found is not None:  # it is installed, and does not import
+                libraries.pop(library, None)
         nvidia = facts.nvidia
         return cls(
             arch={"AMD64": "x86_64", "arm64": "aarch64"}.get(facts.machine, facts.machine),
@@ -50,6 +57,7 @@ class Machine:
             cuda_provider=next((name for name in _CUDA_PROVIDERS if name in installed), None),
             memory_free=facts.memory_available,
             linter="onnx" in installed,
+            jetpack=facts.jetson.jetpack if facts.jetson else None,
         )
 
     def describe(self) -> str:

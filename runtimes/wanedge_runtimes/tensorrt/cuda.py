@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge_runtimes.errors import InputError, MissingExtra, RuntimeUnavailable
+from wanedge_runtimes.errors import MissingExtra, RuntimeUnavailable
 
 Bytes = NDArray[np.uint8]
 
@@ -64,22 +64,3 @@ def open_provider(name: str = "cuda-core", device: int = 0) -> CudaProvider:
         raise MissingExtra(f"{name} cannot be imported ({error})", hint=f"pip install {packages}") from error
     except Exception as error:  # the driver's absence is another exception in every version
         raise RuntimeUnavailable(f"{name} finds no GPU {device}: {error}", hint="wanedge doctor") from error
-
-
-def device_address(array: Any, nbytes: int) -> int:
-    """The address of a C-contiguous array on the device, by `__cuda_array_interface__` (torch, CuPy, pycuda).
-
-    Raises InputError for a host array, a strided one, or one of another size.
-    """
-    interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None:
-        raise InputError(
-            f"a {type(array).__name__} is not in device memory", hint="pass a CUDA tensor, a CuPy or a pycuda array"
-        )
-    shape, typestr = interface["shape"], interface["typestr"]
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(typestr).itemsize
-    if interface.get("strides") is not None:
-        raise InputError("the device array is not C-contiguous", hint="call .contiguous() on it first")
-    if size != nbytes:
-        raise InputError(f"the device array holds {size} bytes, the tensor {nbytes}", hint="check shape and dtype")
-    return int(interface["data"][0])

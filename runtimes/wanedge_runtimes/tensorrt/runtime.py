@@ -19,6 +19,7 @@ from wanedge_runtimes.tensorrt.cuda import CudaProvider, open_provider
 from wanedge_runtimes.tensorrt.library import enum_name, import_library
 from wanedge_runtimes.tensorrt.plan import Loaded, plan_call, require_aliases, state_buffers
 from wanedge_runtimes.tensorrt.preflight import validity_problem
+from wanedge_runtimes.tensorrt.zero_copy import device_array, require_fits
 
 
 class TensorRTRuntime:
@@ -32,6 +33,7 @@ class TensorRTRuntime:
         self.options = options or RuntimeOptions()
         self._trt = import_library(library)
         self._cuda = open_provider(provider, self.options.device)
+        self._cuda.can_capture = self._cuda.can_capture and self.options.cuda_graphs
         self._logger = self._trt.Logger(self._trt.Logger.ERROR)
         self._runtime = self._trt.Runtime(self._logger)
 
@@ -134,16 +136,38 @@ class EngineExecutable:
     def prepare(
         self, state: State, dims: Mapping[str, int] | None = None, bound: Mapping[str, Array] | None = None
     ) -> "BoundCall":
-        """See `runtime.Executable.prepare`. `bound` host arrays are copied from and to around every run."""
+        """See `runtime.Executable.prepare`. `bound` host arrays are copied from and to around every run.
+
+        A bound array on the device (torch, CuPy, pycuda) is used where it is, without a copy; see zero_copy.py.
+        """
         if not isinstance(state, EngineState) or state.spec != self.spec:
             raise StateError(
                 f"this state belongs to another graph than {self.spec.component}",
                 hint="pass a state that new_state() of this executable made",
             )
         plan = plan_call(self._loaded, self.spec, dict(dims or {}))
-        context = self._engine.create_execution_context()
-        call = EngineCall(self.spec.component, plan, context, self._cuda, self._cuda.stream(), state.device)
-        return BoundCall(call, dict(bound or {}))
+        context, stream = self._engine.create_execution_context(), self._cuda.stream()
+        host = {name: array for name, array in (bound or {}).items() if isinstance(array, np.ndarray)}
+        given = self._given({n: a for n, a in (bound or {}).items() if n not in host}, dict(dims or {}), stream)
+        call = EngineCall(self.spec.component, plan, context, self._cuda, stream, state.device, given)
+        return BoundCall(call, host, kept=[a for n, a in (bound or {}).items() if n in given])
+
+    def _given(self, arrays: Mapping[str, object], dims: dict[str, int], stream: Any) -> dict[str, int]:
+        """Addresses of device arrays by the tensor they are bound to. Raises InputError where one does not fit."""
+        addresses: dict[str, int] = {}
+        tensors = {
+            t.name: (t, written) for written, ts in ((False, self.spec.inputs), (True, self.spec.outputs)) for t in ts
+        }
+        for name, array in arrays.items():
+            if name not in tensors:
+                raise InputError(
+                    f"{self.spec.component} has no input or output '{name}'", hint=f"it has: {', '.join(tensors)}"
+                )
+            tensor, written = tensors[name]
+            found = device_array(array, self._cuda.handle(stream))
+            require_fits(found, name, tensor.dtype, tensor.concrete(dims), written=written)
+            addresses[name] = found.address
+        return addresses
 
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
         dims = {
@@ -162,8 +186,9 @@ class EngineExecutable:
 class BoundCall:
     """An EngineCall whose inputs and outputs may be host arrays of the caller's, as `prepare` promises."""
 
-    def __init__(self, call: EngineCall, bound: dict[str, Array]) -> None:
+    def __init__(self, call: EngineCall, bound: dict[str, Array], kept: list[object] | None = None) -> None:
         self._call = call
+        self._kept = kept  # owners of device memory that the engine reads and writes
         self._in = [(call.inputs[name], array) for name, array in bound.items() if name in call.inputs]
         self._out = [(call.outputs[name], array) for name, array in bound.items() if name in call.outputs]
         self.inputs: Mapping[str, Array] = {**call.inputs, **{n: a for n, a in bound.items() if n in call.inputs}}

@@ -33,7 +33,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _print(report: "Report") -> None:
-    stdout().print(table("This machine", ("what", "found"), _facts(report.facts)))
+    stdout().print(table("This machine", ("what", "found"), [*_facts(report.facts), *_targets(report)]))
     for finding in report.findings:
         typer.echo(f"{finding.level}: {finding.what}\n  -> {finding.fix}")
     counts = {level: sum(f.level == level for f in report.findings) for level in ("error", "warning", "note")}
@@ -56,9 +56,33 @@ def _facts(facts: "Facts") -> list[tuple[str, str]]:
         ("nvidia driver", f"{nvidia.driver or 'unknown'}, CUDA {nvidia.cuda or 'unknown'}" if nvidia else None),
         *(("gpu", f"{gpu.name}, sm {gpu.capability}, {amount(gpu.memory)}") for gpu in (nvidia.gpus if nvidia else ())),
         ("packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())),
-        ("system modules", ", ".join(facts.modules)),
+        ("tensorrt modules", ", ".join(_module(name, facts) for name in facts.modules)),
+        *_jetson(facts),
     ]
     return [(name, found) for name, found in rows if found]
+
+
+def _module(name: str, facts: "Facts") -> str:
+    library = facts.libraries.get(name)
+    return name if library is None else f"{name} {library.version or 'does not import'}"
+
+
+def _jetson(facts: "Facts") -> list[tuple[str, str | None]]:
+    jetson = facts.jetson
+    if jetson is None:
+        return []
+    mode, clocks = jetson.power_mode, jetson.gpu_hz
+    span = [f"{hz / 1e6:.0f}" for hz in clocks or () if hz is not None]
+    return [
+        ("jetpack", f"{jetson.jetpack or 'unknown'} (Jetson Linux {jetson.l4t})"),
+        ("power mode", None if mode is None else jetson.power_modes.get(mode, str(mode))),
+        ("gpu clock", f"{' to '.join(span)} MHz" if span else None),
+    ]
+
+
+def _targets(report: "Report") -> list[tuple[str, str]]:
+    answers = (("lints for", report.lints), ("builds engines for", report.builds), ("runs engines of", report.runs))
+    return [(what, ", ".join(names) or "none") for what, names in answers]
 
 
 def _of(available: int | None, total: int | None) -> str | None:

@@ -1,0 +1,91 @@
+"""One way against the reference, unit by unit, each unit from the reference's own state; and timed on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from wanedge.cli.timing import Sample, made_up_user, time_units
+from wanedge.figures import Measure, percentile
+from wanedge.model import Model
+from wanedge.streaming import Streamer
+from wanedge_runtimes.dtypes import storage_dtype
+from wanedge_runtimes.runtime import Array
+
+WORLD: Final = "A bright lobby. The guide is friendly."
+PERCENTILES: Final = (50, 95, 99)
+WARM_UP: Final = 10  # units: allocators, captures and clocks settle
+# Of the largest sample. float32 sums in another order and TF32 products (10-bit mantissa); float16 has as many bits and
+# its states are rounded, too.
+TOLERANCE: Final = {"fp32": 1e-2, "fp16": 5e-2}
+
+Measures = dict[str, Measure]
+
+
+class Agreement(NamedTuple):
+    """error: largest difference of the audio of a unit, relative to the reference's largest sample, in every unit.
+
+    tokens: whether text and state of the unit were the same.
+    """
+
+    error: list[float]
+    tokens: list[bool]
+
+
+def agree(reference: Model, candidate: Model, units: int, seed: int = 0) -> Agreement:
+    """Stream both over the same made-up visitor; before each unit the candidate takes over the reference's state.
+
+    A difference in one unit's tokens is then one unit's, and not another conversation from there on.
+    """
+    ours, theirs = Streamer(reference, WORLD), Streamer(candidate, WORLD)
+    found = Agreement([], [])
+    for index in range(units):
+        tensors, about = ours.snapshot()
+        theirs.restore(as_states_of(candidate, tensors), about)
+        user = made_up_user(reference.config, index, seed)
+        a, b = ours.step(user), theirs.step(user)
+        found.error.append(float(np.abs(a.audio - b.audio).max() / max(float(np.abs(a.audio).max()), 1e-6)))
+        found.tokens.append((a.tokens, a.state) == (b.tokens, b.state))
+    return found
+
+
+def as_states_of(model: Model, tensors: Mapping[str, Mapping[str, Array]]) -> dict[str, dict[str, Array]]:
+    """A snapshot's tensors in the element types of another model's states."""
+    cast: dict[str, dict[str, Array]] = {}
+    for component, states in tensors.items():
+        dtypes = {s.name: storage_dtype(s.dtype) for s in model.graphs[component].spec.states}
+        cast[component] = {name: values.astype(dtypes[name]) for name, values in states.items()}
+    return cast
+
+
+def timed(model: Model, units: int, seed: int = 0) -> list[Sample]:
+    """Units back to back, after a warm-up."""
+    streamer = Streamer(model, WORLD)
+    for _ in time_units(streamer, WARM_UP, seed):
+        pass
+    return list(time_units(streamer, units, seed))
+
+
+def measures(
+    name: str, precision: str, agreement: Agreement, samples: Sequence[Sample], floor: float | None
+) -> Measures:
+    """Of one way. floor: the least ms of a unit on this GPU; None where it was not measured."""
+    errors = percentile(agreement.error, 99)
+    found: Measures = {
+        f"{name}_audio_error_p99": errors.measure("ratio", f"<= {TOLERANCE[precision]:.2f}"),
+        f"{name}_tokens_equal": Measure(
+            value=sum(agreement.tokens) / len(agreement.tokens), unit="share", n=len(agreement.tokens), bar=">= 0.99"
+        ),
+    }
+    stages = dict.fromkeys(stage for sample in samples for stage in sample.stages_ms)
+    for percent in PERCENTILES:
+        found[f"{name}_latency_ms_p{percent}"] = percentile([s.latency_ms for s in samples], percent).measure("ms")
+        for stage in stages:
+            times = [s.stages_ms[stage] for s in samples if stage in s.stages_ms]
+            found[f"{name}_{stage}_ms_p{percent}"] = percentile(times, percent).measure("ms")
+    if floor is not None:
+        wall = percentile([s.wall_ms for s in samples], 50)
+        found[f"{name}_share_of_floor"] = Measure(value=floor / wall.value, unit="share", n=wall.n)
+    return found

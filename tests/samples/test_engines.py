@@ -1,0 +1,126 @@
+"""The engines' figures: what is planned, what is kept, and what the numbers mean."""
+
+from pathlib import Path
+
+import pytest
+from samples.engines import building
+from samples.engines.building import build_record, take_records
+from samples.engines.measures import measures
+from samples.engines.plan import CELLS, Cell, Job, jobs
+from samples.engines.record import Record, read_records
+
+from tests.export.half_graphs import half_bundle
+from wanedge.bundle import Bundle
+from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.targets import target_named
+
+CELL = Cell("kiosk-tiny", "rtx-40", "fp16")
+LAYERS = {"KV_CACHE_UPDATE": 8, "ATTENTION_INPUT": 4}
+
+
+def record(component: str = "backbone", **changes: object) -> Record:
+    same = {"model": "kiosk-tiny", "target": "rtx-40", "precision": "fp16", "component": component, "graph": "g"}
+    rest = {"library": "1.7.1", "lint": (), "warnings": 1, "refused": None, "seconds": 2.0, "cpu_seconds": 1.0}
+    built = {"engine_bytes": 1000, "sha256": ("a", "a"), "layers": LAYERS}
+    return Record.model_validate({**same, **rest, **built, **changes})
+
+
+REFUSED = {"refused": "no kernel", "engine_bytes": 0, "sha256": (), "layers": {}}
+
+
+def test_the_guide_is_planned_for_every_precision_that_each_device_has() -> None:
+    cells = CELLS["kiosk-tiny"]
+    assert {c.target for c in cells} == {"rtx-30", "rtx-40", "rtx-50"}
+    for cell in cells:
+        if cell.builds:
+            assert cell.precision in target_named(cell.target).precisions
+    assert Cell("kiosk-tiny", "rtx-30", "fp8", builds=False) in cells
+    assert len({(c.target, c.precision) for c in cells if c.builds}) == 8
+
+
+def test_shares_count_what_repeats_and_what_the_linter_foresaw() -> None:
+    fp32 = Cell("kiosk-tiny", "rtx-40", "fp32", builds=False)
+    records = [
+        record(),
+        record("flow_in", sha256=("a", "b")),
+        record(precision="fp32", lint=("attention-fp32",), **REFUSED),
+        record("flow_in", precision="fp32", lint=("made-up",)),  # builds, although the linter says no
+    ]
+    found = measures(records, (CELL, fp32), layers=4)
+    assert found["graphs_built"].value == 1.0
+    assert found["linter_agrees"].value == 0.75
+    assert found["rebuilt_identical"].value == pytest.approx(2 / 3)
+    assert found["rebuilt_identical_backbone"].value == 1.0
+    assert found["rebuilt_identical_flow_in"].value == 0.5
+    assert found["build_seconds"].value == 4.0
+    assert found["backbone_cache_updates"].met
+    assert found["backbone_attentions"].met
+    assert found["rtx_40_fp16_lint_warnings"].value == 2.0
+
+
+def test_a_refused_graph_and_a_lost_cache_miss_their_bars() -> None:
+    found = measures([record(layers={"MATRIX_MULTIPLY": 3}), record("flow_in", **REFUSED)], (CELL,), layers=4)
+    assert found["graphs_built"].met is False
+    assert found["backbone_cache_updates"].met is False
+    assert found["linter_agrees"].value == 0.5
+
+
+def test_engines_are_compared_with_fp16_on_the_same_device() -> None:
+    int8 = Cell("kiosk-tiny", "rtx-40", "int8")
+    records = [record(), record(target="rtx-30", engine_bytes=9), record(precision="int8", engine_bytes=500)]
+    found = measures(records, (CELL, int8), layers=4)
+    assert found["rtx_40_int8_engine_over_fp16"].value == 0.5
+    assert found["rtx_40_int8_engine_over_fp16"].met
+    assert "rtx_40_fp16_engine_over_fp16" not in found
+
+
+def test_other_models_have_their_name_in_front() -> None:
+    found = measures([record(model="edge")], (Cell("edge", "rtx-40", "fp16"),), layers=4)
+    assert all(name.startswith("edge_") for name in found)
+
+
+def test_a_stopped_run_goes_on_and_another_graph_or_library_is_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini_bundle: Bundle
+) -> None:
+    built: list[str] = []
+
+    def build(_bundle: Bundle, job: Job, library: str) -> Record:
+        built.append(job.component)
+        return record(job.component, graph=job.graph, library=library)
+
+    monkeypatch.setattr(building, "build_record", build)
+    kept = tmp_path / "records.jsonl"
+    one, two = Job(CELL, "flow_in", "g"), Job(CELL, "backbone", "g")
+    take_records(mini_bundle, [one], kept, "1.7.1", lambda _: None)
+    with kept.open("a") as file:
+        file.write('{"model": "cut off')  # a line that was being written
+    records = take_records(mini_bundle, [one, two], kept, "1.7.1", lambda _: None)
+    assert built == ["flow_in", "backbone"]
+    assert [r.component for r in records] == ["flow_in", "backbone"]
+    take_records(mini_bundle, [one, Job(CELL, "backbone", "other")], kept, "1.7.1", lambda _: None)
+    take_records(mini_bundle, [one], kept, "1.7.2", lambda _: None)
+    assert built == ["flow_in", "backbone", "backbone", "flow_in"]
+    kept.write_text("{}\n")
+    with pytest.raises(InputError, match="start anew"):
+        read_records(kept)
+
+
+@pytest.mark.slow
+def test_a_graph_is_linted_and_built_twice_and_a_refusal_is_kept_in_its_own_words(
+    mini_bundle: Bundle, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
+    bundle = half_bundle(mini_bundle, tmp_path / "mini")
+    planned = {j.component: j for j in jobs(bundle, [CELL])}
+    good = build_record(bundle, planned["flow_in"], "1.7.1")
+    assert good.refused is None
+    assert good.agrees
+    assert len(good.sha256) == 2
+    assert good.seconds > 0
+    assert good.layers
+    bad = build_record(
+        bundle, next(j for j in jobs(bundle, [CELL._replace(precision="fp32")]) if j.component == "backbone"), "1"
+    )
+    assert bad.refused
+    assert "attention-fp32" in bad.lint
+    assert bad.sha256 == ()
