@@ -5,6 +5,7 @@ import io
 import wave
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -124,37 +125,45 @@ def _pictures(reference: Frames, candidate: Frames) -> str:
 
 
 def _drift(report: dict[str, Any]) -> str:
-    parts = ["<h2>Drift</h2><p>Free-run error against unit. It may stand anywhere; it must not climb.</p>"]
+    parts = [
+        "<h2>Drift</h2><p>How much more the free run errs than the teacher-forced one, by unit. It may stand anywhere; "
+        "it must not climb. Gaps: the caches fill, or another word was said not long ago.</p>"
+    ]
+    if not report["drift"]:
+        parts.append("<p class=note>The clips are too short to tell; one needs six times the longest window.</p>")
     for name, drift in report["drift"].items():
-        field = {"audio": "audio_snr_db", "video": "psnr_db"}[name]
-        curves = [[-row[field] for row in clip["modes"]["free"]["rows"]] for clip in report["clips"]]
         word = "grows" if drift["grows"] else "does not grow"
         parts.append(
-            f"<figure class=curve>{_svg(curves)}<figcaption>{name}: {word}; {drift['slope']:+.2f} dB per 1000 units "
-            f"({drift['low']:+.2f} .. {drift['high']:+.2f}), {drift['n']} units</figcaption></figure>"
+            f"<figure class=curve>{_svg(drift['curves'])}<figcaption>{name}: {word}; {drift['slope']:+.2f} dB per "
+            f"1000 units ({drift['low']:+.2f} .. {drift['high']:+.2f}), {drift['n']} units</figcaption></figure>"
         )
     return "".join(parts)
 
 
-def _svg(curves: Sequence[Sequence[float]]) -> str:
-    values = [v for curve in curves for v in curve]
+def _svg(curves: Sequence[Sequence[float | None]]) -> str:
+    values = [v for curve in curves for v in curve if v is not None]
     low, high = min(values), max(values)
     span, longest = max(high - low, 1e-6), max(len(c) for c in curves)
 
-    def line(curve: Sequence[float]) -> str:
+    def line(curve: Iterable[tuple[int, float | None]]) -> str:
         points = " ".join(
             f"{50 + i * (_WIDTH - 60) / max(longest - 1, 1):.1f},{10 + (high - v) * (_HEIGHT - 40) / span:.1f}"
-            for i, v in enumerate(curve)
+            for i, v in curve
+            if v is not None
         )
         return f"<polyline points='{points}'/>"
 
+    # A group must be drawn before the next one is asked for.
+    pieces = [
+        line(run) for curve in curves for gap, run in groupby(enumerate(curve), lambda at: at[1] is None) if not gap
+    ]
     labels = (
         f"<text x=4 y=18>{high:.0f} dB</text><text x=4 y={_HEIGHT - 28}>{low:.0f} dB</text>"
         f"<text x=50 y={_HEIGHT - 8}>unit 0</text>"
         f"<text x={_WIDTH - 10} y={_HEIGHT - 8} text-anchor=end>{longest - 1}</text>"
     )
     box = f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' role=img aria-label='error by unit'>"
-    return box + labels + "".join(map(line, curves)) + "</svg>"
+    return box + labels + "".join(pieces) + "</svg>"
 
 
 def _tables(report: dict[str, Any]) -> str:

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from wanedge.bundle.durable import disk_errors, staged_file
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.errors import ValidationError
+from wanedge_calibration.validation.measures import excess_curves
 from wanedge_calibration.validation.validate import Compared
 
 WORST_LAYERS = 12  # listed
@@ -26,7 +29,7 @@ def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> 
         "reference": {"bundle": compared.reference.bundle.name, "variant": compared.reference.variant},
         "gate": compared.gate.limits,
         "measures": {name: m.model_dump(mode="json") for name, m in compared.measures.items()},
-        "drift": {name: vars(drift) | {"grows": drift.grows} for name, drift in compared.drifts.items()},
+        "drift": {name: _drift(compared, name) for name in compared.drifts},
         "suspects": suspects(compared, causes),
         "causes": causes,
         "layers": [
@@ -115,6 +118,16 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, float, 
             verdict = "changed" if apart else "within the noise"
         rows.append((name, old["value"], new["value"], verdict))
     return sorted(rows, key=lambda r: -abs(r[2] - r[1]) / max(abs(r[1]), 1e-9))
+
+
+def _drift(compared: Compared, name: str) -> dict[str, Any]:
+    """The fit, and the curves that it went through, by clip and unit; null where nothing can be told."""
+    drift = compared.drifts[name]
+    curves = [
+        [round(float(v), 3) if np.isfinite(v) else None for v in curve]
+        for curve in excess_curves(compared.results, name, compared.memory)
+    ]
+    return vars(drift) | {"grows": drift.grows, "curves": curves}
 
 
 def _clip(result: dict[str, Any]) -> dict[str, Any]:

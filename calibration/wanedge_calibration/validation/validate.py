@@ -33,7 +33,10 @@ Told = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Compared:
-    """What validation found. misses: measures that miss their bar. unmeasured: bars on what these clips don't allow."""
+    """What validation found. misses: measures that miss their bar. unmeasured: bars on what these clips don't allow.
+
+    memory: units of the model's longest window.
+    """
 
     reference: Side
     candidate: Side
@@ -48,6 +51,7 @@ class Compared:
     unmeasured: list[str]
     not_covered: list[str]
     gate: Gate
+    memory: int
 
     @property
     def misses(self) -> dict[str, Measure]:
@@ -116,7 +120,8 @@ def compare(
     results = _run(jobs, processes, ray, told)
     files = inspect_files(candidate, variant, reference, of)
     chosen = gate or DEFAULTS[variant.precision]
-    found, drifts = summarize(results)
+    memory = memory_units(reference.model)
+    found, drifts = summarize(results, memory)
     found |= files.measures
     return Compared(
         reference=sides[0],
@@ -132,6 +137,7 @@ def compare(
         unmeasured=sorted(chosen.limits.keys() - found.keys()),
         not_covered=_not_covered(results, reference.model),
         gate=chosen,
+        memory=memory,
     )
 
 
@@ -162,6 +168,11 @@ def record_verdict(candidate: Bundle, variant: Variant, passed: bool) -> Bundle:
 
 def _side(bundle: Bundle, variant: Variant) -> Side:
     return Side(bundle.origin, variant.name, graphs_digest(bundle, variant))
+
+
+def memory_units(config: ModelConfig) -> int:
+    """Units that the longest window of the backbone holds: what the model can remember."""
+    return max(config.backbone.windows[name] for name in config.backbone.layout)
 
 
 def _not_covered(results: Sequence[dict[str, Any]], config: ModelConfig) -> list[str]:
