@@ -7,7 +7,7 @@ the seed, so a clip that is there already is taken as it is.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -37,8 +37,8 @@ def main(
     with reported():
         if split not in HEARD:
             raise Misuse(f"there is no split {split!r}", hint=f"--split, one of: {', '.join(HEARD)}")
-        write_clips(folder, cast(Heard, split), count, units, lambda name: typer.echo(name, err=True))
-        typer.echo(world_of(cast(Heard, split)).text)
+        write_clips(folder, split, count, units, lambda name: typer.echo(name, err=True))
+        typer.echo(world_of(split).text)
 
 
 def world_of(split: Heard) -> World:

@@ -45,6 +45,13 @@ def validate(
         str | None, typer.Option(metavar="ADDRESS", help="Spread clips over a Ray cluster; or local.")
     ] = None,
     causes: Annotated[bool, typer.Option("--causes/--no-causes", help="Rank the components by caused error.")] = True,
+    behaviour: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="CANDIDATE.json REFERENCE.json",
+            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluate.",
+        ),
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Put the verdict into CANDIDATE: a passed one is its default.")
     ] = False,
@@ -89,6 +96,7 @@ def validate(
             seed=seed,
             processes=processes,
             ray=ray,
+            behaviour=behaviour,
             told=lambda done, _all: display.update(task, completed=done),
         )
         display.update(task, description="components", completed=0, total=9)

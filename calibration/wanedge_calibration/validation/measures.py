@@ -7,7 +7,7 @@ import numpy as np
 
 from wanedge.figures import CONFIDENCE, Interval, Measure, bootstrap
 from wanedge_calibration.validation.drift import Drift, excess_error, fit_drift
-from wanedge_calibration.validation.gate import UNITS
+from wanedge_calibration.validation.gate import unit_of
 
 Results = Sequence[dict[str, Any]]
 
@@ -74,7 +74,7 @@ DRIFT_FIELDS = {"audio": "audio_snr_db", "video": "psnr_db"}
 
 def judged(found: dict[str, Interval], limits: dict[str, str]) -> dict[str, Measure]:
     """The measures with their bars; they know whether they meet them."""
-    return {name: interval.measure(UNITS[name], limits.get(name)) for name, interval in found.items()}
+    return {name: interval.measure(unit_of(name) or "", limits.get(name)) for name, interval in found.items()}
 
 
 def _column(result: dict[str, Any], mode: str, field: str) -> np.ndarray[Any, np.dtype[np.float64]]:

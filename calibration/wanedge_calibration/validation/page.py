@@ -27,7 +27,8 @@ Frames = NDArray[np.uint8]
 
 def write_page(report: dict[str, Any], jobs: Sequence[ClipJob], rate: int, path: Path) -> None:
     """report: report.json's content. rate: of the sound, Hz. Raises BundleError when the disk refuses."""
-    parts = [_verdict(report), _suspects(report), _worst_clips(report, jobs, rate), _drift(report), _tables(report)]
+    parts = [_verdict(report), _suspects(report), _behaviour(report), _worst_clips(report, jobs, rate)]
+    parts += [_drift(report), _tables(report)]
     title = f"wanedge validate: {report['candidate']['variant']} {report['verdict']}"
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -80,6 +81,28 @@ def _suspects(report: dict[str, Any]) -> str:
     return f"<h2>Look first at {escape(first)}</h2><ul>{listed}</ul>" + (
         f"<p>Then: {escape(rest)}.</p>" if rest else ""
     )
+
+
+def _behaviour(report: dict[str, Any]) -> str:
+    """What the model's own evaluation saw on both, item by item."""
+    if not report["behaviour"]:
+        return ""
+    rows = [
+        (
+            b["name"],
+            f"{100 * b['reference']:.1f} %",
+            f"{100 * b['candidate']:.1f} %",
+            f"{b['points']['value']:+.1f}",
+            _interval(b["points"]),
+            f"{b['lost']} / {b['won']}",
+            f"{b['p']:.2f}",
+            b["points"]["n"],
+            "WORSE" if b["worse"] else "not worse",
+        )
+        for b in report["behaviour"]
+    ]
+    head = ("outcome", "reference", "candidate", "points", "95 %", "lost / won", "McNemar p", "items", "")
+    return f"<h2>Behaviour</h2><p>The same items on both, paired.</p>{_table(head, rows)}"
 
 
 def _worst_clips(report: dict[str, Any], jobs: Sequence[ClipJob], rate: int) -> str:

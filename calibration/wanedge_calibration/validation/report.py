@@ -10,6 +10,7 @@ import numpy as np
 from wanedge.bundle.durable import disk_errors, staged_file
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.errors import ValidationError
+from wanedge_calibration.validation.behaviour import Paired
 from wanedge_calibration.validation.measures import excess_curves
 from wanedge_calibration.validation.validate import Compared
 
@@ -30,6 +31,7 @@ def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> 
         "gate": compared.gate.limits,
         "measures": {name: m.model_dump(mode="json") for name, m in compared.measures.items()},
         "drift": {name: _drift(compared, name) for name in compared.drifts},
+        "behaviour": [_behaviour(pair) for pair in compared.behaviour],
         "suspects": suspects(compared, causes),
         "causes": causes,
         "layers": [
@@ -118,6 +120,10 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, float, 
             verdict = "changed" if apart else "within the noise"
         rows.append((name, old["value"], new["value"], verdict))
     return sorted(rows, key=lambda r: -abs(r[2] - r[1]) / max(abs(r[1]), 1e-9))
+
+
+def _behaviour(pair: Paired) -> dict[str, Any]:
+    return vars(pair) | {"points": vars(pair.points), "worse": pair.worse}
 
 
 def _drift(compared: Compared, name: str) -> dict[str, Any]:
