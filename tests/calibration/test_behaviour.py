@@ -83,5 +83,5 @@ def test_a_candidate_that_behaves_worse_fails_though_its_numbers_pass(
         behaviour=(tmp_path / "int8.json", tmp_path / "fp32.json"),
     )
     assert set(found.misses) == {"behaviour.right_reply_points"}
-    (told,) = document(found, [], "test")["behaviour"]
+    (told,) = document(found, ([], []), "test")["behaviour"]
     assert (told["lost"], told["won"], told["worse"]) == (20, 0, True)

@@ -189,8 +189,31 @@ def _svg(curves: Sequence[Sequence[float | None]]) -> str:
     return box + labels + "".join(pieces) + "</svg>"
 
 
+def _causes(report: dict[str, Any]) -> str:
+    """Components, and the layers of the worst one: alone, and everything but them."""
+    if not report["causes"]:
+        return ""
+
+    def rows(causes: list[dict[str, Any]], name: str) -> Iterable[tuple[str, ...]]:
+        return ((c[name], _number(c["alone"]), _number(c["without"]), f"{100 * c['part']:.0f} %") for c in causes)
+
+    note = (
+        "<p>Error of the output, teacher-forced: with this one quantized and nothing else; with all but this one; and "
+        "the share of the whole error that goes when this one is the reference's again.</p>"
+    )
+    head = ("alone", "all but this", "share")
+    parts = [
+        "<h2>Where the error comes from</h2>",
+        note,
+        _table(("component", *head), rows(report["causes"], "component")),
+    ]
+    if report["layer_causes"]:
+        worst = report["layer_causes"][0]["component"]
+        parts += [f"<h3>Inside {escape(worst)}</h3>", _table(("layer", *head), rows(report["layer_causes"], "layer"))]
+    return "".join(parts)
+
+
 def _tables(report: dict[str, Any]) -> str:
-    causes = [(c["component"], _number(c["alone"]), _number(c["without"])) for c in report["causes"]]
     layers = [(x["component"], x["layer"], f"{x['worst_db']:.1f}", x["channel"]) for x in report["layers"]]
     measures = [
         (
@@ -203,9 +226,7 @@ def _tables(report: dict[str, Any]) -> str:
         )
         for n, m in sorted(report["measures"].items())
     ]
-    parts = []
-    if causes:
-        parts.append("<h2>Who causes the error</h2>" + _table(("component", "alone", "all the others"), causes))
+    parts = [_causes(report)]
     parts.append("<h2>Worst stored layers</h2>" + _table(("component", "layer", "dB", "channel"), layers))
     parts.append("<h2>Every measure</h2>" + _table(("measure", "value", "unit", "95 %", "asked for", "met"), measures))
     return "".join(parts)

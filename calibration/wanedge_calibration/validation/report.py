@@ -14,12 +14,16 @@ from wanedge_calibration.validation.behaviour import Paired
 from wanedge_calibration.validation.measures import excess_curves
 from wanedge_calibration.validation.validate import Compared
 
+Causes = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""Of components and of layers: see causes.py."""
+
 WORST_LAYERS = 12  # listed
 _DETAIL = ("unit", "components", "audio_snr_db", "psnr_db", "tokens_equal", "state_equal")
 
 
-def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> dict[str, Any]:
-    """report.json. causes: components by the error they cause alone, the worst first."""
+def document(compared: Compared, causes: Causes, command: str) -> dict[str, Any]:
+    """report.json. causes: components, and layers of the first one, by the error they cause alone, the worst first."""
+    components, layers = causes
     return {
         "verdict": "passed" if compared.passed else "failed",
         "misses": sorted(compared.misses),
@@ -32,8 +36,9 @@ def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> 
         "measures": {name: m.model_dump(mode="json") for name, m in compared.measures.items()},
         "drift": {name: _drift(compared, name) for name in compared.drifts},
         "behaviour": [_behaviour(pair) for pair in compared.behaviour],
-        "suspects": suspects(compared, causes),
-        "causes": causes,
+        "suspects": suspects(compared, components),
+        "causes": components,
+        "layer_causes": layers[:WORST_LAYERS],
         "layers": [
             {"component": s.component, "layer": s.layer, "worst_db": max(s.worst_db, -1e3), "channel": s.channel}
             for s in compared.stored[:WORST_LAYERS]
