@@ -113,7 +113,9 @@ def _paired(name: str, candidate: Mapping[str, bool], reference: Mapping[str, bo
     draws = np.random.default_rng(0).integers(gained.size, size=(_ROUNDS, gained.size))
     low, high = np.quantile(gained[draws].sum(axis=1) / sizes[draws].sum(axis=1), [0.025, 0.975]) * 100
     value = 100 * float((ours - theirs).mean())
-    bounds = (min(float(low), value), max(float(high), value)) if gained.size > 1 else (None, None)
+    points = Interval(value, None, None, len(items))  # one conversation gives no interval
+    if gained.size > 1:
+        points = Interval(value, min(float(low), value), max(float(high), value), len(items))
     lost, won = int(((ours == 0) & (theirs == 1)).sum()), int(((ours == 1) & (theirs == 0)).sum())
     p = float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-    return Paired(name, float(theirs.mean()), float(ours.mean()), Interval(value, *bounds, len(items)), lost, won, p)
+    return Paired(name, float(theirs.mean()), float(ours.mean()), points, lost, won, p)
