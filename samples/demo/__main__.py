@@ -25,6 +25,9 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
         path = out / "tiny.wanedge"
         if subprocess.run([sys.executable, "-m", "samples.demo.exporting", path], check=False).returncode:
             raise typer.Exit(FAILED)  # the child has said why
+        _say("       in 8 bits: calibrate, quantize, validate (a minute)")
+        if subprocess.run([sys.executable, "-m", "samples.demo.quantizing", path, out], check=False).returncode:
+            raise typer.Exit(FAILED)
         bundle = Bundle.open(path)
         _say("2/3  stream: the clip runs in real time (20 to 30 s)")
         run = stream_clip(bundle, shown, out / "reply.mp4", lambda line: _say(f"       {line}"))
