@@ -48,8 +48,8 @@ def _verdict(report: dict[str, Any]) -> str:
     lines = [
         f'<h1 class="{"bad" if failed else "good"}">{"Failed" if failed else "Passed"}</h1>',
         f"<p><b>{escape(candidate['variant'])}</b> of {escape(candidate['bundle'])} against "
-        f"<b>{escape(reference['variant'])}</b> of {escape(reference['bundle'])}, over {len(report['clips'])} clips, "
-        f"{units} units ({units * 0.16:.0f} s).</p>",
+        f"<b>{escape(reference['variant'])}</b> of {escape(reference['bundle'])}, over "
+        f"{_count(len(report['clips']), 'clip')}, {units} units ({units * 0.16:.0f} s).</p>",
     ]
     if failed:
         rows = [(n, _number(report["measures"][n]["value"]), report["measures"][n]["bar"]) for n in report["misses"]]
@@ -224,7 +224,7 @@ def _tables(report: dict[str, Any]) -> str:
             m["bar"] or "",
             {True: "yes", False: "NO", None: ""}[m["met"]],
         )
-        for n, m in sorted(report["measures"].items())
+        for n, m in sorted(report["measures"].items(), key=lambda named: (named[1]["bar"] is None, named[0]))
     ]
     parts = [_causes(report)]
     parts.append("<h2>Worst stored layers</h2>" + _table(("component", "layer", "dB", "channel"), layers))
@@ -240,6 +240,10 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _interval(measure: dict[str, Any]) -> str:
     return "" if measure["low"] is None or measure["high"] is None else f"{measure['low']:.3g} .. {measure['high']:.3g}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: float) -> str:
