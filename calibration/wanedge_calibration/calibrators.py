@@ -40,6 +40,13 @@ def calibrate_range(histogram: Histogram, method: Method, kept: float = KEPT, sy
     return max(whole[0], -limit), min(whole[1], limit)
 
 
+def represented_db(histogram: Histogram, limits: Range, symmetric: bool = True) -> float:
+    """Signal over the error of rounding to 8-bit integers within `limits` and clipping beyond, dB."""
+    values, weight = _values(histogram)
+    error = _square_error(values, weight, *_whole(limits, symmetric), symmetric)
+    return float(10 * np.log10(max(float(np.sum(weight * values**2)), 1e-30) / max(error, 1e-30)))
+
+
 def magnitudes(histogram: Histogram) -> tuple[Float64, Float64]:
     """Counts of |x| and the bins' centres, from zero upwards."""
     half = histogram.counts.size // 2
@@ -61,21 +68,37 @@ def _percentile(histogram: Histogram, kept: float) -> float:
 
 def _mse(histogram: Histogram, whole: Range, symmetric: bool) -> float:
     """The limit with the least mean square error of rounding and clipping together."""
-    counts, edges = histogram.counts, histogram.edges
-    used = counts > 0
-    values, weight = ((edges[:-1] + edges[1:]) / 2)[used], counts[used].astype(np.float64)
+    values, weight = _values(histogram)
     largest = _largest(histogram)
     best, least = largest, np.inf
     for part in _CLIPS[::-1]:
         limit = largest * part
-        low, high = (-limit, limit) if symmetric else (max(whole[0], -limit), min(whole[1], limit))
-        step = max(high - low, 1e-30) / (LEVELS - 2 if symmetric else LEVELS - 1)
-        # A value rounds to anywhere within its bin's step: step^2 / 12 on average, as the bins are finer than that.
-        over = np.clip(values - high, 0, None) + np.clip(low - values, 0, None)
-        error = float(np.sum(weight * np.where(over > 0, over**2, step**2 / 12)))
+        clipped = _whole((max(whole[0], -limit), min(whole[1], limit)), symmetric)
+        error = _square_error(values, weight, *clipped, symmetric)
         if error < least:
             best, least = limit, error
     return float(best)
+
+
+def _values(histogram: Histogram) -> tuple[Float64, Float64]:
+    """The middles of the bins that hold anything, and their counts."""
+    used = histogram.counts > 0
+    return ((histogram.edges[:-1] + histogram.edges[1:]) / 2)[used], histogram.counts[used].astype(np.float64)
+
+
+def _whole(limits: Range, symmetric: bool) -> Range:
+    """What a format without zero-point covers when it must cover `limits`."""
+    limit = max(-limits[0], limits[1])
+    return (-limit, limit) if symmetric else limits
+
+
+def _square_error(values: Float64, weight: Float64, low: float, high: float, symmetric: bool) -> float:
+    step = max(high - low, 1e-30) / (LEVELS - 2 if symmetric else LEVELS - 1)
+    # A value rounds to anywhere within a step, step^2 / 12 on average; one below half a step to zero, which in tensors
+    # with heavy tails most do.
+    rounded = np.where(np.abs(values) < step / 2, values**2, step**2 / 12)
+    over = np.clip(values - high, 0, None) + np.clip(low - values, 0, None)
+    return float(np.sum(weight * np.where(over > 0, over**2, rounded)))
 
 
 def _entropy(histogram: Histogram) -> float:

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def clip_units(clip: Clip, config: ModelConfig, limit: int | None = None) -> Ite
         yield unit
 
 
-def save_units(path: Path, units: Sequence[UserUnit]) -> None:
+def save_units(path: Path | BinaryIO, units: Sequence[UserUnit]) -> None:
     """Write units as a .npz clip."""
     np.savez(path, audio=np.concatenate([u.audio for u in units]), frames=np.concatenate([u.frames for u in units]))
 

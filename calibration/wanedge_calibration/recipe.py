@@ -83,18 +83,18 @@ class Recipe(_Strict):
         return self.model_copy(update={"components": {**self.components, component: layers}})
 
 
-def default_mode(site: Site, precision: Precision, form: Form, calibrated: bool) -> Mode:
-    """What a layer gets before anything was measured.
+def default_mode(site: Site, precision: Precision, form: Form, ready: bool) -> Mode:
+    """What a layer gets before anything was measured. ready: its input was calibrated and can be quantized.
 
     On the CPU convolutions keep float arithmetic (ONNX Runtime's integer convolution is slower than its blocked
     float one, docs/quantization.md) and store 8-bit weights. Fixed transforms stay exact enough in half precision.
     """
     if form == "tensorrt":
-        able = calibrated and site.op != "Gather" and not site.fixed and not site.grouped
+        able = ready and site.op != "Gather" and not site.fixed and not site.grouped
         return precision if able else "fp32"
     if site.fixed:
         return "fp16-weights"
     if precision == "fp8":
         return "fp32"
     fast = site.op == "MatMul" or (site.op == "Gemm" and not site.bias)
-    return "int8" if calibrated and fast else "int8-weights"
+    return "int8" if ready and fast else "int8-weights"

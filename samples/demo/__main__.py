@@ -24,14 +24,16 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
         what = "the kiosk guide" if shown.weights else "random weights: none are shipped, so the reply will be noise"
         _say(f"       {what}")
         path, built = out / "tiny.wanedge", out / "engines.json"
-        _say("1/4  export: torch -> ONNX -> bundle (one to two minutes)")
+        _say("1/5  export: torch -> ONNX -> bundle (one to two minutes)")
         _child("samples.demo.exporting", path)
-        _say("2/4  engines: lint for three GPUs, and build where TensorRT-RTX is (about a minute)")
+        _say("2/5  in 8 bits: calibrate, quantize, validate (a minute)")
+        _child("samples.demo.quantizing", path, out)
+        _say("3/5  engines: lint for three GPUs, and build where TensorRT-RTX is (about a minute)")
         _child("samples.demo.building", path, built)
-        _say("3/4  stream: the clip runs in real time (20 to 30 s)")
+        _say("4/5  stream: the clip runs in real time (20 to 30 s)")
         run = stream_clip(Bundle.open(path), shown, out / "reply.mp4", lambda line: _say(f"       {line}"))
         run = replace(run, engines=EnginesRun.read(built))
-        _say("4/4  report")
+        _say("5/5  report")
         clip = copy_clip(shown, out)
         summary = write_report(run, out, clip=clip.name)
     latency = summary.response_latency_ms

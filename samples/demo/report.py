@@ -7,6 +7,7 @@ from samples.demo import sections
 from samples.demo.conversation import conversation, text
 from samples.demo.engine_section import engines
 from samples.demo.evaluation import evaluation
+from samples.demo.quantized import quantized
 from samples.demo.run import DemoRun
 from samples.demo.summary import Summary, summarise
 from wanedge.bundle.durable import staged_file
@@ -19,12 +20,12 @@ def write_report(run: DemoRun, out: Path, *, clip: str = "visitor.mp4", reply: s
     summary = summarise(run)
     summary.write(out / "report.json")
     with staged_file(out / "report.html") as staged:
-        staged.write_text(page(run, summary, clip, reply), encoding="utf-8")
+        staged.write_text(page(run, summary, clip, reply, quantized(out)), encoding="utf-8")
     return summary
 
 
-def page(run: DemoRun, summary: Summary, clip: str, reply: str) -> str:
-    """The report as HTML."""
+def page(run: DemoRun, summary: Summary, clip: str, reply: str, quantization: str = "") -> str:
+    """The report as HTML. quantization: the section on the 8-bit variant."""
     body = "\n".join(
         (
             sections.verdict(run, summary),
@@ -32,6 +33,7 @@ def page(run: DemoRun, summary: Summary, clip: str, reply: str) -> str:
             sections.tiles(run, summary),
             conversation(run, clip, reply),
             *((text(run), evaluation(run)) if run.weights == "trained" else ()),
+            quantization,
             sections.latency(run, summary),
             sections.stages(summary),
             sections.memory(run, summary),

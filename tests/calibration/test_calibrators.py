@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanedge_calibration.calibrators import Method, calibrate_range
+from wanedge_calibration.calibrators import Method, calibrate_range, represented_db
 from wanedge_calibration.errors import CalibrationError
 from wanedge_calibration.numbers8 import activation_scale, quantize_weight
 from wanedge_calibration.rollout.histogram import BINS, Histogram
@@ -101,3 +101,15 @@ def test_weights_come_back_within_half_a_step_of_their_own_channel(axis: int, fo
         np.maximum(np.abs(weight) / 16, scale.reshape(shape) / 2**9) if form == "fp8" else scale.reshape(shape) / 2
     )
     assert (np.abs(back - weight) <= allowed * 1.001).all()
+
+
+def test_what_rounding_costs_is_what_it_says() -> None:
+    random = np.random.default_rng(5)
+    for values in (random.standard_normal(200_000), random.standard_normal(200_000) ** 3):
+        histogram = Histogram()
+        histogram.add(values.astype(np.float32))
+        limits = calibrate_range(histogram, "mse")
+        step = max(-limits[0], limits[1]) / 127
+        rounded = np.clip(np.rint(values / step), -127, 127) * step
+        measured = 10 * np.log10(np.mean(values**2) / np.mean((values - rounded) ** 2))
+        assert represented_db(histogram, limits) == pytest.approx(measured, abs=0.5)

@@ -6,7 +6,7 @@ from tests.media import user_units
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.quantize import Source, default_recipe
 from wanedge_calibration.search.mixed import Mixed, search_mixed
-from wanedge_calibration.search.trials import trial_bench
+from wanedge_calibration.search.trials import layer_trials, trial_bench
 
 
 def searched(source: Source, budget_db: float) -> Mixed:
@@ -40,3 +40,12 @@ def test_a_tighter_budget_is_kept_by_giving_layers_back(source: Source) -> None:
 def test_a_budget_beyond_floats_is_refused(source: Source) -> None:
     with pytest.raises(QuantizationError, match="no assignment keeps 200 dB"):
         searched(source, 200.0)
+
+
+def test_trials_on_a_local_ray_of_two_workers_give_the_same_numbers(source: Source) -> None:
+    pytest.importorskip("ray")
+    recipe = default_recipe(source, "int8")
+    kept = {"audio_decoder": recipe.components["audio_decoder"]}
+    units = list(user_units(source.bundle.model, 2, seed=7))
+    with trial_bench(source, recipe.model_copy(update={"components": kept}), units) as bench:
+        assert layer_trials(bench, ray="local") == layer_trials(bench)

@@ -1,5 +1,7 @@
 """Quantized graphs: Q and DQ stand where they should, recipes repeat, and the numbers stay near the float ones."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,24 @@ def faulty(change: str) -> onnx.ModelProto:
 def test_the_placement_check_sees_each_mistake(change: str, fault: str) -> None:
     assert placement_faults(faulty("none"), "tensorrt") == []
     assert fault in " | ".join(placement_faults(faulty(change), "tensorrt"))
+
+
+def test_a_layer_whose_input_does_not_fit_into_integers_keeps_float_arithmetic(source: Source) -> None:
+    """A tensor with heavy tails: most of it is far below its largest values."""
+    tails = np.random.default_rng(0).standard_normal(100_000).astype(np.float32) ** 5
+    site = next(s for s in source.sites("backbone") if "down_proj" in s.node)
+    calibration = copy.deepcopy(source.calibration)
+    for key, histogram in calibration.recording.histograms.items():
+        if (key.component, key.tensor) == ("backbone", site.reads):
+            histogram.add(tails)
+    odd = replace(source, calibration=calibration)
+    assert default_recipe(source, "int8").components["backbone"][site.node] == "int8"
+    modes = {
+        (precision, form): default_recipe(odd, precision, form).components["backbone"]
+        for precision, form in (("int8", "cpu"), ("int8", "tensorrt"), ("fp8", "tensorrt"))
+    }
+    assert modes["int8", "cpu"][site.node] == "int8-weights"
+    assert modes["int8", "tensorrt"][site.node] == "fp32"
+    assert modes["fp8", "tensorrt"][site.node] == "fp8"
+    plain = default_recipe(source, "int8").components["backbone"]
+    assert {n for n, mode in modes["int8", "cpu"].items() if mode != plain[n]} == {site.node}

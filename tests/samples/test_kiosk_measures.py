@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 from samples.kiosk.evaluate.drift import BLOCKS, drift
 from samples.kiosk.evaluate.intervals import poisson, ratio, slope, wilson
 from samples.kiosk.evaluate.measures import behaviour, judged, onsets, silence_after, two_steps
+from samples.kiosk.evaluate.outcomes import outcomes
 from samples.kiosk.evaluate.record import Came
 from samples.kiosk.evaluate.replies import answer, delay, replies, spoken_by_unit
 
 from tests.samples.kiosk_records import asked, record, thanked
+from wanedge.bundle import Bundle
+from wanedge.verdicts import graphs_digest
 
 
 def test_behaviour_that_is_spread_over_units_is_not_spoken():
@@ -172,3 +175,18 @@ def test_ratios_and_slopes_are_found_again():
     found = slope(x.tolist(), (3 * x + np.random.default_rng(0).normal(0, 0.1, 20)).tolist())
     assert found.low < 3 < found.high
     assert found.high - found.low < 0.1
+
+
+def test_outcomes_name_every_item_by_its_conversation(mini_bundle: Bundle) -> None:
+    talks = [
+        record(key="voices/1", asked=(asked(1, 3), asked(12, 13)), texts=thanked(4)),
+        record(key="cut", purpose="interruptions", asked=(asked(4, 8, cuts_in=True),), level_dbfs=(-20.0,) * 20),
+        record(key="come", purpose="arrivals", came=(Came(unit=2, until=20),)),
+    ]
+    found = outcomes(talks, mini_bundle, "fp32", "test")
+    assert found.outcomes == {
+        "right_reply": {"voices/1#0": True, "voices/1#1": False},
+        "stops": {"cut#0": False},
+        "greets": {"come#0": False},
+    }
+    assert found.graphs_sha256 == graphs_digest(mini_bundle, mini_bundle.variant("fp32"))

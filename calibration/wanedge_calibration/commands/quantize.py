@@ -50,6 +50,9 @@ def quantize(
     ] = None,
     clips: ClipsOption = None,
     units: Annotated[int, typer.Option(min=2, help="For mixed: units of each trial.")] = 8,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="For mixed: spread the layers' trials over Ray; or local.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new bundle; by default BUNDLE grows.")
     ] = None,
@@ -75,7 +78,7 @@ def quantize(
         uniform = "int8" if precision == "mixed" else precision
         plan = default_recipe(source, uniform, form).model_copy(update=changes)
         if precision == "mixed":
-            found = _search(source, plan, clips, units, budget)
+            found = _search(source, plan, clips, units, budget, ray)
             plan = found.recipe
     made = apply_recipe(source, plan, output, only=only)
     if recipe_to is not None:
@@ -113,7 +116,9 @@ def quantize(
     typer.echo(f"-> wanedge validate {where} --reference {bundle} --variant {plan.variant} --clips CLIPS -o report/")
 
 
-def _search(source: "Source", plan: "Recipe", clips: list[Path] | None, units: int, budget: float | None) -> "Mixed":
+def _search(
+    source: "Source", plan: "Recipe", clips: list[Path] | None, units: int, budget: float | None, ray: str | None
+) -> "Mixed":
     from wanedge_calibration.clips import clip_units, find_clips
     from wanedge_calibration.search.mixed import search_mixed
     from wanedge_calibration.search.trials import trial_bench
@@ -128,7 +133,8 @@ def _search(source: "Source", plan: "Recipe", clips: list[Path] | None, units: i
         progress(TextColumn("layers"), BarColumn(), MofNCompleteColumn()) as display,
     ):
         task = display.add_task("layers")
-        return search_mixed(bench, budget, lambda done, total: display.update(task, completed=done, total=total))
+        told = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
+        return search_mixed(bench, budget, told, ray)
 
 
 def _account(found: "Mixed") -> dict[str, Any]:

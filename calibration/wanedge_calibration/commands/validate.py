@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from wanedge.cli.console import print_json, progress, stdout, table
 from wanedge.cli.options import JsonOption
@@ -14,9 +14,9 @@ from wanedge_calibration.commands.calibrate import ClipsOption
 
 if TYPE_CHECKING:
     from wanedge.bundle import Bundle, Variant
+    from wanedge_calibration.validation.report import Causes
     from wanedge_calibration.validation.validate import Compared
 
-CAUSE_UNITS = 6  # of the first clip: the ranking runs 2 passes for each of the 9 components
 _WORTH_A_LINE = 12  # differences shown
 
 
@@ -45,6 +45,16 @@ def validate(
         str | None, typer.Option(metavar="ADDRESS", help="Spread clips over a Ray cluster; or local.")
     ] = None,
     causes: Annotated[bool, typer.Option("--causes/--no-causes", help="Rank the components by caused error.")] = True,
+    layers: Annotated[
+        bool, typer.Option("--layers/--no-layers", help="Rank the layers of the worst component, too.")
+    ] = True,
+    behaviour: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="CANDIDATE.json REFERENCE.json",
+            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluate.",
+        ),
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Put the verdict into CANDIDATE: a passed one is its default.")
     ] = False,
@@ -89,10 +99,10 @@ def validate(
             seed=seed,
             processes=processes,
             ray=ray,
+            behaviour=behaviour,
             told=lambda done, _all: display.update(task, completed=done),
         )
-        display.update(task, description="components", completed=0, total=9)
-        ranked = _causes(compared, lambda done, _all: display.update(task, completed=done)) if causes else []
+        ranked = _causes(compared, layers, display) if causes else ([], [])
     # Placeholders instead of paths: a report travels to other machines.
     command = ["wanedge", "validate", candidate.name, "--reference", reference.name, "--variant", chosen.name]
     report = _write(compared, ranked, output, shlex.join([*command, "--clips", "CLIPS", "-o", "report"]))
@@ -115,18 +125,30 @@ def _candidate_variant(bundle: "Bundle", name: str | None) -> "Variant":
     return quantized[0]
 
 
-def _causes(compared: "Compared", told: Any) -> list[dict[str, Any]]:
+def _causes(compared: "Compared", layers: bool, display: Progress) -> "Causes":
+    """Components by what they cause, on the first clip; and the layers of the one that causes most."""
+    from wanedge.bundle import Bundle
     from wanedge_calibration.clips import clip_units
-    from wanedge_calibration.validation.causes import rank_components
+    from wanedge_calibration.graph.storage import read_graph
+    from wanedge_calibration.validation.causes import Teacher, rank_components, rank_layers
     from wanedge_calibration.validation.clip_job import load_side
 
-    reference, candidate = load_side(compared.reference), load_side(compared.candidate)
-    job = compared.jobs[0]
-    units = list(clip_units(job.clip, reference.config, CAUSE_UNITS))
-    return rank_components(reference, candidate, units, job.world, job.seed, told)
+    reference, candidate, job = load_side(compared.reference), load_side(compared.candidate), compared.jobs[0]
+    units = list(clip_units(job.clip, reference.config, compared.memory + 1))
+    teacher = Teacher(reference, units, compared.memory, job.world, job.seed)
+    task = display.add_task("components")
+    told = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
+    ranked = rank_components(teacher, candidate, told)
+    if not layers:
+        return ranked, []
+    display.update(task, description="layers", completed=0)
+    worst = ranked[0]["component"]
+    sides = [(Bundle.open(s.bundle), s.variant) for s in (compared.reference, compared.candidate)]
+    ours, theirs = (read_graph(bundle.graph(worst, bundle.variant(name))[0]) for bundle, name in sides)
+    return ranked, rank_layers(teacher, candidate, worst, (ours, theirs), told)
 
 
-def _write(compared: "Compared", ranked: list[dict[str, Any]], output: Path, command: str) -> dict[str, Any]:
+def _write(compared: "Compared", ranked: "Causes", output: Path, command: str) -> dict[str, Any]:
     from wanedge_calibration.validation.clip_job import load_side
     from wanedge_calibration.validation.page import write_page
     from wanedge_calibration.validation.report import document, figures, write_json, write_junit

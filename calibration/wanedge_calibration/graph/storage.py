@@ -6,6 +6,8 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 
+from wanedge.bundle.durable import disk_errors
+
 PAGE = 4096  # a runtime maps weights only where they start on a page
 INLINE_BELOW = 1024  # bytes; a page each would cost more than it saves
 
@@ -18,8 +20,13 @@ def read_graph(path: Path) -> ModelProto:
 def write_graph(model: ModelProto, folder: Path, name: str) -> tuple[Path, ...]:
     """Write `name`.onnx and, if it has any large tensors, `name`.weights; returns the files written.
 
-    The model's tensors are moved out in place, so it is spent afterwards.
+    The model's tensors are moved out in place, so it is spent afterwards. Raises BundleError when the disk refuses.
     """
+    with disk_errors(folder / f"{name}.onnx"):
+        return _write(model, folder, name)
+
+
+def _write(model: ModelProto, folder: Path, name: str) -> tuple[Path, ...]:
     data, offsets, end = folder / f"{name}.weights", dict[str, int](), 0
     with data.open("wb") as file:
         for tensor in model.graph.initializer:

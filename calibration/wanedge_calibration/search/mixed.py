@@ -29,14 +29,15 @@ class Mixed:
     regions: list[Region]
 
 
-def search_mixed(bench: Bench, budget_db: float, told: Told = lambda _d, _a: None) -> Mixed:
+def search_mixed(bench: Bench, budget_db: float, told: Told = lambda _d, _a: None, ray: str | None = None) -> Mixed:
     """Greedy search. budget_db: least signal over error of the output, free run, dB.
 
     A step gives back the layer with most measured error per byte that it saves; the whole is measured again after
-    each step, because layers' errors do not simply add. Raises QuantizationError when even fp32 misses the budget.
+    each step, because layers' errors do not simply add. ray: address of a cluster for the layers' trials.
+    Raises QuantizationError when even fp32 misses the budget.
     """
     uniform_db = _db(bench, bench.recipe)
-    trials = layer_trials(bench, told)
+    trials = layer_trials(bench, told, ray)
     recipe, regions = judge_regions(bench)
     order = sorted(trials, key=lambda t: -t.error / max(t.saved, 1))
     reached, given_back = _db(bench, recipe), list[tuple[str, str, Mode]]()

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from wanedge.bundle import Bundle
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.units import UserUnit
 from wanedge_calibration.graph.storage import write_graph
@@ -87,8 +89,11 @@ def trial_bench(
         yield Bench(source, recipe, units, world, seed, reference, Path(folder))
 
 
-def layer_trials(bench: Bench, told: Told = lambda _d, _a: None) -> list[LayerTrial]:
-    """Every quantized layer of the streaming components, alone; the most harmful first."""
+def layer_trials(bench: Bench, told: Told = lambda _d, _a: None, ray: str | None = None) -> list[LayerTrial]:
+    """Every quantized layer of the streaming components, alone; the most harmful first.
+
+    ray: address of a Ray cluster to spread the trials over; the numbers are the same.
+    """
     plan = [
         (component, layer, mode)
         for component, layers in bench.recipe.components.items()
@@ -96,11 +101,47 @@ def layer_trials(bench: Bench, told: Told = lambda _d, _a: None) -> list[LayerTr
         for layer, mode in layers.items()
         if mode != "fp32"
     ]
+    if ray is not None:
+        from wanedge_calibration.validation.cluster import spread
+
+        job = _Job(bench.source.bundle.origin, bench.source.variant.name, bench.recipe, tuple(bench.units))
+        jobs = [replace(job, world=bench.world, seed=bench.seed, trial=trial) for trial in plan]
+        errors = spread(_error_elsewhere, jobs, ray, told)
+    else:
+        errors = []
+        for component, layer, mode in plan:
+            errors.append(bench.error({component: {layer: mode}}).total)
+            told(len(errors), len(plan))
     sizes = {(c, s.node): s.size for c in STREAMING_COMPONENTS for s in bench.source.sites(c)}
-    found = []
-    for count, (component, layer, mode) in enumerate(plan, 1):
-        error = bench.error({component: {layer: mode}}).total
-        kept = 2 if mode == "fp16-weights" else 1  # bytes an element, of 4
-        found.append(LayerTrial(component, layer, mode, error, sizes[(component, layer)] * (4 - kept)))
-        told(count, len(plan))
+    found = [
+        # Of an element's 4 bytes 2 stay in fp16 and 1 in 8 bits.
+        LayerTrial(c, layer, mode, error, sizes[(c, layer)] * (2 if mode == "fp16-weights" else 3))
+        for (c, layer, mode), error in zip(plan, errors, strict=True)
+    ]
     return sorted(found, key=lambda t: -t.error)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One trial, by what another process needs for it."""
+
+    bundle: Path
+    variant: str
+    recipe: Recipe
+    units: tuple[UserUnit, ...]
+    world: str = ""
+    seed: int = 0
+    trial: tuple[str, str, Mode] = ("", "", "fp32")
+
+
+def _error_elsewhere(job: _Job) -> float:
+    component, layer, mode = job.trial
+    source = _source(job.bundle, job.variant)
+    with trial_bench(source, job.recipe, job.units, job.world, job.seed) as bench:
+        return bench.error({component: {layer: mode}}).total
+
+
+@lru_cache(maxsize=2)
+def _source(bundle: Path, variant: str) -> Source:
+    """Read once in each process: the calibration is the largest part."""
+    return Source.of(Bundle.open(bundle), variant)

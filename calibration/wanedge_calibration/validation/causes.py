@@ -1,16 +1,31 @@
-"""Where from: how much of the output's error does each component cause? One quantized at a time, and all but one."""
+"""Where from: how much of the output's error does each component and layer cause? One quantized, and all but one.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+Teacher-forced at a few units spread over the caches' filling, so that each error is that of one unit and no
+trial needs more than those units.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 
 from wanedge.model import STREAMING_COMPONENTS, Model
-from wanedge.units import UserUnit
-from wanedge_calibration.validation.runs import ClipRun, run_clip
+from wanedge.streaming import Streamer
+from wanedge.streaming.streamer import Snapshot
+from wanedge.units import AgentUnit, UserUnit
+from wanedge_calibration.graph.graft import grafted, layer_groups
+from wanedge_calibration.graph.storage import write_graph
+from wanedge_calibration.validation.runs import ClipRun, Outputs, Row, Witness, compared_units
+from wanedge_runtimes.registry import open_runtime
+from wanedge_runtimes.runtime import Executable, RuntimeOptions
+from wanedge_runtimes.spec import GraphSpec
 
 Told = Callable[[int, int], None]
+POINTS = 6  # units at which errors are measured
 
 
 @dataclass(frozen=True)
@@ -30,9 +45,120 @@ class OutputError:
         return self.audio + self.video + self.logits
 
 
+@dataclass(frozen=True)
+class _Point:
+    user: UserUnit
+    before: tuple[Snapshot, dict[str, str]]
+    given: AgentUnit
+    seen: Outputs
+
+
+@dataclass
+class Teacher:
+    """The reference's stream with a few units kept: any candidate can be asked what it makes of just these.
+
+    memory: units of the longest window; the points are spread over it, its wrap included, as far as `units` reach.
+    """
+
+    reference: Model
+    units: Sequence[UserUnit]
+    memory: int
+    world: str = ""
+    seed: int = 0
+    _points: list[_Point] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        last = min(self.memory, len(self.units) - 1)
+        kept = {last * k // (POINTS - 1) for k in range(POINTS)}
+        witness = Witness(self.reference, "reference")
+        stream = Streamer(witness.model, self.world, seed=self.seed)
+        for user in self.units[: last + 1]:
+            before = stream.snapshot() if user.index in kept else None
+            witness.unit = user.index
+            witness.take()
+            given = stream.step(user)
+            if before is not None:
+                self._points.append(_Point(user, before, given, witness.take()))
+
+    def error(self, candidate: Model) -> OutputError:
+        """Of the candidate at the kept units. Raises NotFinite."""
+        witness = Witness(candidate, "candidate (teacher)")
+        stream, rows = Streamer(witness.model, self.world, seed=self.seed), list[Row]()
+        for point in self._points:
+            stream.restore(*point.before)
+            witness.unit = point.user.index
+            witness.take()
+            given = stream.step(point.user)
+            rows.append(compared_units(self.reference.config, point.given, given, point.seen, witness.take()))
+        return _mean_error(rows)
+
+
 def output_error(run: ClipRun, mode: str = "teacher") -> OutputError:
     """The error of one mode of a run."""
-    rows = run.rows[mode]
+    return _mean_error(run.rows[mode])
+
+
+def rank_components(teacher: Teacher, candidate: Model, told: Told = lambda _d, _a: None) -> list[dict[str, Any]]:
+    """Components by the error that each causes alone; `without` is the error of all the others together.
+
+    `part` is the share of the whole error that goes when the component is the reference's again.
+    """
+    reference, found = teacher.reference, list[dict[str, Any]]()
+    whole = teacher.error(candidate).total
+    for count, component in enumerate(STREAMING_COMPONENTS, 1):
+        alone = teacher.error(swapped(reference, candidate, [component]))
+        others = teacher.error(swapped(reference, candidate, [c for c in STREAMING_COMPONENTS if c != component]))
+        found.append({"component": component} | _account(alone, others, whole))
+        told(count, len(STREAMING_COMPONENTS))
+    return sorted(found, key=lambda cause: -cause["alone"])
+
+
+def rank_layers(
+    teacher: Teacher,
+    candidate: Model,
+    component: str,
+    graphs: tuple[ModelProto, ModelProto],
+    told: Told = lambda _d, _a: None,
+) -> list[dict[str, Any]]:
+    """Layers of one component likewise. graphs: of reference and candidate. The rest of the model is the reference's.
+
+    `without` is the error of the component's other layers together.
+    """
+    ours, theirs = graphs
+    groups, found = layer_groups(ours, theirs), list[dict[str, Any]]()
+    spec = teacher.reference.graphs[component].spec
+
+    def error(graph: ModelProto) -> OutputError:
+        graphs = {**teacher.reference.graphs, component: _load(graph, spec)}
+        return teacher.error(replace(teacher.reference, graphs=graphs))
+
+    whole = teacher.error(swapped(teacher.reference, candidate, [component])).total
+    for count, (layer, nodes) in enumerate(groups.items(), 1):
+        alone, others = error(grafted(ours, theirs, nodes)), error(grafted(theirs, ours, nodes))
+        found.append({"component": component, "layer": layer} | _account(alone, others, whole))
+        told(count, len(groups))
+    return sorted(found, key=lambda cause: -cause["alone"])
+
+
+def swapped(reference: Model, candidate: Model, components: Sequence[str]) -> Model:
+    """The reference with some components of the candidate."""
+    graphs: Mapping[str, Executable] = {
+        **reference.graphs,
+        **{name: candidate.graphs[name] for name in components},
+    }
+    return replace(reference, graphs=graphs)
+
+
+def _load(graph: ModelProto, spec: GraphSpec) -> Executable:
+    runtime = open_runtime("onnxruntime", RuntimeOptions(threads=1))
+    with TemporaryDirectory(
+        prefix="wanedge-layers-"
+    ) as folder:  # a runtime maps the weights, which may be unlinked then
+        write_graph(graph, Path(folder), spec.component)
+        return runtime.load(Path(folder) / f"{spec.component}.onnx", spec)
+
+
+def _mean_error(rows: Sequence[Row]) -> OutputError:
     return OutputError(
         audio=float(np.mean([10 ** (-row.audio_snr_db / 10) for row in rows])),
         video=float(np.mean([10 ** (-row.psnr_db / 10) for row in rows])),
@@ -40,39 +166,12 @@ def output_error(run: ClipRun, mode: str = "teacher") -> OutputError:
     )
 
 
-def rank_components(
-    reference: Model,
-    candidate: Model,
-    units: Sequence[UserUnit],
-    world: str = "",
-    seed: int = 0,
-    told: Told = lambda _d, _a: None,
-) -> list[dict[str, Any]]:
-    """Components by the error that each causes alone; `without` is the error of all the others together."""
-    found = []
-    for count, component in enumerate(STREAMING_COMPONENTS, 1):
-        alone = swapped(reference, candidate, [component])
-        others = swapped(reference, candidate, [c for c in STREAMING_COMPONENTS if c != component])
-        errors = [output_error(_teacher(reference, m, units, world, seed)) for m in (alone, others)]
-        found.append(
-            {
-                "component": component,
-                "alone": errors[0].total,
-                "audio": errors[0].audio,
-                "video": errors[0].video,
-                "logits": errors[0].logits,
-                "without": errors[1].total,
-            }
-        )
-        told(count, len(STREAMING_COMPONENTS))
-    return sorted(found, key=lambda cause: -cause["alone"])
-
-
-def swapped(reference: Model, candidate: Model, components: Sequence[str]) -> Model:
-    """The reference with some components of the candidate."""
-    graphs = {**reference.graphs, **{name: candidate.graphs[name] for name in components}}
-    return replace(reference, graphs=graphs)
-
-
-def _teacher(reference: Model, candidate: Model, units: Sequence[UserUnit], world: str, seed: int) -> ClipRun:
-    return run_clip(reference, candidate, list(units), world=world, seed=seed, modes=("teacher",))
+def _account(alone: OutputError, others: OutputError, whole: float) -> dict[str, float]:
+    return {
+        "alone": alone.total,
+        "audio": alone.audio,
+        "video": alone.video,
+        "logits": alone.logits,
+        "without": others.total,
+        "part": (whole - others.total) / max(whole, 1e-30),
+    }

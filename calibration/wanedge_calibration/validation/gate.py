@@ -7,6 +7,7 @@
 A key that no validation measures is an error: a misspelled limit would never be missed.
 """
 
+import re
 from pathlib import Path
 from typing import Self
 
@@ -45,8 +46,16 @@ UNITS = {
     "stored.worst_channel_db": "dB",
     "stored.constants_changed": "constants",
     "stored.placement_faults": "faults",
+    "behaviour.worse": "outcomes",
 }
-"""Every measure and its unit."""
+"""Every measure and its unit, but for those of behaviour, whose outcomes a model's own evaluation names."""
+
+_BEHAVIOUR = re.compile(r"behaviour\.[a-z][a-z0-9_]*_points")
+
+
+def unit_of(name: str) -> str | None:
+    """The unit of a measure; None when no validation measures it."""
+    return "points" if _BEHAVIOUR.fullmatch(name) else UNITS.get(name)
 
 
 class Gate(BaseModel):
@@ -60,7 +69,7 @@ class Gate(BaseModel):
     @classmethod
     def _known(cls, limits: dict[str, str]) -> dict[str, str]:
         for name, bar in limits.items():
-            if name not in UNITS:
+            if unit_of(name) is None:
                 raise ValueError(f"there is no measure {name!r}; see docs/quantization.md for the list")
             try:
                 parse_bar(bar)
@@ -83,7 +92,14 @@ class Gate(BaseModel):
             ) from error
 
 
-_ALWAYS = {"stored.placement_faults": "== 0", "stored.constants_changed": "== 0", "drift.grows": "== 0"}
+_ALWAYS = {
+    "stored.placement_faults": "== 0",
+    "stored.constants_changed": "== 0",
+    "drift.grows": "== 0",
+    "behaviour.worse": "== 0",
+}
+# A point of right replies: what a quantized guide may lose.
+_BEHAVES = {"behaviour.right_reply_points": ">= -1"}
 
 DEFAULTS: dict[str, Gate] = {
     "fp32": Gate(limits={**_ALWAYS, "teacher.audio_snr_db": ">= 60", "teacher.video_psnr_db": ">= 60"}),
@@ -91,6 +107,7 @@ DEFAULTS: dict[str, Gate] = {
     "int8": Gate(
         limits={
             **_ALWAYS,
+            **_BEHAVES,
             "stored.worst_channel_db": ">= 30",
             "teacher.video_psnr_db": ">= 32",
             "teacher.backbone_snr_db": ">= 20",
@@ -103,6 +120,7 @@ DEFAULTS: dict[str, Gate] = {
     "fp8": Gate(
         limits={
             **_ALWAYS,
+            **_BEHAVES,
             "stored.worst_channel_db": ">= 24",
             "teacher.video_psnr_db": ">= 28",
             "teacher.backbone_snr_db": ">= 14",

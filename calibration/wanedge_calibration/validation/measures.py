@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from wanedge.figures import CONFIDENCE, Interval, Measure, bootstrap
-from wanedge_calibration.validation.drift import Drift, fit_drift
-from wanedge_calibration.validation.gate import UNITS
+from wanedge_calibration.validation.drift import Drift, excess_error, fit_drift
+from wanedge_calibration.validation.gate import unit_of
 
 Results = Sequence[dict[str, Any]]
 
@@ -24,8 +24,10 @@ _PER_ROW = {
 }
 
 
-def summarize(results: Results) -> tuple[dict[str, Interval], dict[str, Drift]]:
+def summarize(results: Results, memory: int) -> tuple[dict[str, Interval], dict[str, Drift]]:
     """Every measure that these clips allow, and the free-run's drift of "audio" and "video".
+
+    memory: units of the model's longest window.
 
     An interval is a bootstrap over clips, which are independent as units are not; one clip gives none.
     """
@@ -45,7 +47,7 @@ def summarize(results: Results) -> tuple[dict[str, Interval], dict[str, Drift]]:
             columns = [_component(r, mode, component) for r in results]
             found[f"{mode}.{component}_snr_db"] = _over_clips(columns)
             found[f"{mode}.{component}_snr_worst_db"] = _worst(columns)
-    drifts = drift_of(results)
+    drifts = drift_of(results, memory)
     for name, drift in drifts.items():
         found[f"drift.{name}"] = Interval(drift.slope, drift.low, drift.high, drift.n)
     if drifts:
@@ -53,11 +55,18 @@ def summarize(results: Results) -> tuple[dict[str, Interval], dict[str, Drift]]:
     return found, drifts
 
 
-def drift_of(results: Results) -> dict[str, Drift]:
-    """Growth of the free run's error in dB: noise over signal of the sound, and -PSNR of the picture."""
-    curves = {name: [-_column(r, "free", field) for r in results] for name, field in DRIFT_FIELDS.items()}
-    fitted = {name: fit_drift(lines) for name, lines in curves.items()}
+def drift_of(results: Results, memory: int) -> dict[str, Drift]:
+    """Growth of what the free run errs beyond the teacher-forced one, in sound and picture."""
+    fitted = {name: fit_drift(excess_curves(results, name, memory), memory) for name in DRIFT_FIELDS}
     return {name: drift for name, drift in fitted.items() if drift is not None}
+
+
+def excess_curves(results: Results, name: str, memory: int) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """`excess_error` of "audio" or "video" for each clip."""
+    field = DRIFT_FIELDS[name]
+    same = [_column(r, "free", "tokens_equal") * _column(r, "free", "state_equal") == 1 for r in results]
+    pairs = [(_column(r, "free", field), _column(r, "teacher", field)) for r in results]
+    return [excess_error(free, teacher, s, memory) for (free, teacher), s in zip(pairs, same, strict=True)]
 
 
 DRIFT_FIELDS = {"audio": "audio_snr_db", "video": "psnr_db"}
@@ -65,7 +74,7 @@ DRIFT_FIELDS = {"audio": "audio_snr_db", "video": "psnr_db"}
 
 def judged(found: dict[str, Interval], limits: dict[str, str]) -> dict[str, Measure]:
     """The measures with their bars; they know whether they meet them."""
-    return {name: interval.measure(UNITS[name], limits.get(name)) for name, interval in found.items()}
+    return {name: interval.measure(unit_of(name) or "", limits.get(name)) for name, interval in found.items()}
 
 
 def _column(result: dict[str, Any], mode: str, field: str) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -5,6 +5,7 @@ import io
 import wave
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ Frames = NDArray[np.uint8]
 
 def write_page(report: dict[str, Any], jobs: Sequence[ClipJob], rate: int, path: Path) -> None:
     """report: report.json's content. rate: of the sound, Hz. Raises BundleError when the disk refuses."""
-    parts = [_verdict(report), _suspects(report), _worst_clips(report, jobs, rate), _drift(report), _tables(report)]
+    parts = [_verdict(report), _suspects(report), _behaviour(report), _worst_clips(report, jobs, rate)]
+    parts += [_drift(report), _tables(report)]
     title = f"wanedge validate: {report['candidate']['variant']} {report['verdict']}"
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -46,8 +48,8 @@ def _verdict(report: dict[str, Any]) -> str:
     lines = [
         f'<h1 class="{"bad" if failed else "good"}">{"Failed" if failed else "Passed"}</h1>',
         f"<p><b>{escape(candidate['variant'])}</b> of {escape(candidate['bundle'])} against "
-        f"<b>{escape(reference['variant'])}</b> of {escape(reference['bundle'])}, over {len(report['clips'])} clips, "
-        f"{units} units ({units * 0.16:.0f} s).</p>",
+        f"<b>{escape(reference['variant'])}</b> of {escape(reference['bundle'])}, over "
+        f"{_count(len(report['clips']), 'clip')}, {units} units ({units * 0.16:.0f} s).</p>",
     ]
     if failed:
         rows = [(n, _number(report["measures"][n]["value"]), report["measures"][n]["bar"]) for n in report["misses"]]
@@ -79,6 +81,28 @@ def _suspects(report: dict[str, Any]) -> str:
     return f"<h2>Look first at {escape(first)}</h2><ul>{listed}</ul>" + (
         f"<p>Then: {escape(rest)}.</p>" if rest else ""
     )
+
+
+def _behaviour(report: dict[str, Any]) -> str:
+    """What the model's own evaluation saw on both, item by item."""
+    if not report["behaviour"]:
+        return ""
+    rows = [
+        (
+            b["name"],
+            f"{100 * b['reference']:.1f} %",
+            f"{100 * b['candidate']:.1f} %",
+            f"{b['points']['value']:+.1f}",
+            _interval(b["points"]),
+            f"{b['lost']} / {b['won']}",
+            f"{b['p']:.2f}",
+            b["points"]["n"],
+            "WORSE" if b["worse"] else "not worse",
+        )
+        for b in report["behaviour"]
+    ]
+    head = ("outcome", "reference", "candidate", "points", "95 %", "lost / won", "McNemar p", "items", "")
+    return f"<h2>Behaviour</h2><p>The same items on both, paired.</p>{_table(head, rows)}"
 
 
 def _worst_clips(report: dict[str, Any], jobs: Sequence[ClipJob], rate: int) -> str:
@@ -124,41 +148,72 @@ def _pictures(reference: Frames, candidate: Frames) -> str:
 
 
 def _drift(report: dict[str, Any]) -> str:
-    parts = ["<h2>Drift</h2><p>Free-run error against unit. It may stand anywhere; it must not climb.</p>"]
+    parts = [
+        "<h2>Drift</h2><p>How much more the free run errs than the teacher-forced one, by unit. It may stand anywhere; "
+        "it must not climb. Gaps: the caches fill, or another word was said not long ago.</p>"
+    ]
+    if not report["drift"]:
+        parts.append("<p class=note>The clips are too short to tell; one needs six times the longest window.</p>")
     for name, drift in report["drift"].items():
-        field = {"audio": "audio_snr_db", "video": "psnr_db"}[name]
-        curves = [[-row[field] for row in clip["modes"]["free"]["rows"]] for clip in report["clips"]]
         word = "grows" if drift["grows"] else "does not grow"
         parts.append(
-            f"<figure class=curve>{_svg(curves)}<figcaption>{name}: {word}; {drift['slope']:+.2f} dB per 1000 units "
-            f"({drift['low']:+.2f} .. {drift['high']:+.2f}), {drift['n']} units</figcaption></figure>"
+            f"<figure class=curve>{_svg(drift['curves'])}<figcaption>{name}: {word}; {drift['slope']:+.2f} dB per "
+            f"1000 units ({drift['low']:+.2f} .. {drift['high']:+.2f}), {drift['n']} units</figcaption></figure>"
         )
     return "".join(parts)
 
 
-def _svg(curves: Sequence[Sequence[float]]) -> str:
-    values = [v for curve in curves for v in curve]
+def _svg(curves: Sequence[Sequence[float | None]]) -> str:
+    values = [v for curve in curves for v in curve if v is not None]
     low, high = min(values), max(values)
     span, longest = max(high - low, 1e-6), max(len(c) for c in curves)
 
-    def line(curve: Sequence[float]) -> str:
+    def line(curve: Iterable[tuple[int, float | None]]) -> str:
         points = " ".join(
             f"{50 + i * (_WIDTH - 60) / max(longest - 1, 1):.1f},{10 + (high - v) * (_HEIGHT - 40) / span:.1f}"
-            for i, v in enumerate(curve)
+            for i, v in curve
+            if v is not None
         )
         return f"<polyline points='{points}'/>"
 
+    # A group must be drawn before the next one is asked for.
+    pieces = [
+        line(run) for curve in curves for gap, run in groupby(enumerate(curve), lambda at: at[1] is None) if not gap
+    ]
     labels = (
         f"<text x=4 y=18>{high:.0f} dB</text><text x=4 y={_HEIGHT - 28}>{low:.0f} dB</text>"
         f"<text x=50 y={_HEIGHT - 8}>unit 0</text>"
         f"<text x={_WIDTH - 10} y={_HEIGHT - 8} text-anchor=end>{longest - 1}</text>"
     )
     box = f"<svg viewBox='0 0 {_WIDTH} {_HEIGHT}' role=img aria-label='error by unit'>"
-    return box + labels + "".join(map(line, curves)) + "</svg>"
+    return box + labels + "".join(pieces) + "</svg>"
+
+
+def _causes(report: dict[str, Any]) -> str:
+    """Components, and the layers of the worst one: alone, and everything but them."""
+    if not report["causes"]:
+        return ""
+
+    def rows(causes: list[dict[str, Any]], name: str) -> Iterable[tuple[str, ...]]:
+        return ((c[name], _number(c["alone"]), _number(c["without"]), f"{100 * c['part']:.0f} %") for c in causes)
+
+    note = (
+        "<p>Error of the output, teacher-forced: with this one quantized and nothing else; with all but this one; and "
+        "the share of the whole error that goes when this one is the reference's again.</p>"
+    )
+    head = ("alone", "all but this", "share")
+    parts = [
+        "<h2>Where the error comes from</h2>",
+        note,
+        _table(("component", *head), rows(report["causes"], "component")),
+    ]
+    if report["layer_causes"]:
+        worst = report["layer_causes"][0]["component"]
+        parts += [f"<h3>Inside {escape(worst)}</h3>", _table(("layer", *head), rows(report["layer_causes"], "layer"))]
+    return "".join(parts)
 
 
 def _tables(report: dict[str, Any]) -> str:
-    causes = [(c["component"], _number(c["alone"]), _number(c["without"])) for c in report["causes"]]
     layers = [(x["component"], x["layer"], f"{x['worst_db']:.1f}", x["channel"]) for x in report["layers"]]
     measures = [
         (
@@ -169,11 +224,9 @@ def _tables(report: dict[str, Any]) -> str:
             m["bar"] or "",
             {True: "yes", False: "NO", None: ""}[m["met"]],
         )
-        for n, m in sorted(report["measures"].items())
+        for n, m in sorted(report["measures"].items(), key=lambda named: (named[1]["bar"] is None, named[0]))
     ]
-    parts = []
-    if causes:
-        parts.append("<h2>Who causes the error</h2>" + _table(("component", "alone", "all the others"), causes))
+    parts = [_causes(report)]
     parts.append("<h2>Worst stored layers</h2>" + _table(("component", "layer", "dB", "channel"), layers))
     parts.append("<h2>Every measure</h2>" + _table(("measure", "value", "unit", "95 %", "asked for", "met"), measures))
     return "".join(parts)
@@ -187,6 +240,10 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _interval(measure: dict[str, Any]) -> str:
     return "" if measure["low"] is None or measure["high"] is None else f"{measure['low']:.3g} .. {measure['high']:.3g}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _number(value: float) -> str:

@@ -5,17 +5,25 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from wanedge.bundle.durable import disk_errors, staged_file
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.errors import ValidationError
+from wanedge_calibration.validation.behaviour import Paired
+from wanedge_calibration.validation.measures import excess_curves
 from wanedge_calibration.validation.validate import Compared
+
+Causes = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""Of components and of layers: see causes.py."""
 
 WORST_LAYERS = 12  # listed
 _DETAIL = ("unit", "components", "audio_snr_db", "psnr_db", "tokens_equal", "state_equal")
 
 
-def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> dict[str, Any]:
-    """report.json. causes: components by the error they cause alone, the worst first."""
+def document(compared: Compared, causes: Causes, command: str) -> dict[str, Any]:
+    """report.json. causes: components, and layers of the first one, by the error they cause alone, the worst first."""
+    components, layers = causes
     return {
         "verdict": "passed" if compared.passed else "failed",
         "misses": sorted(compared.misses),
@@ -26,9 +34,11 @@ def document(compared: Compared, causes: list[dict[str, Any]], command: str) -> 
         "reference": {"bundle": compared.reference.bundle.name, "variant": compared.reference.variant},
         "gate": compared.gate.limits,
         "measures": {name: m.model_dump(mode="json") for name, m in compared.measures.items()},
-        "drift": {name: vars(drift) | {"grows": drift.grows} for name, drift in compared.drifts.items()},
-        "suspects": suspects(compared, causes),
-        "causes": causes,
+        "drift": {name: _drift(compared, name) for name in compared.drifts},
+        "behaviour": [_behaviour(pair) for pair in compared.behaviour],
+        "suspects": suspects(compared, components),
+        "causes": components,
+        "layer_causes": layers[:WORST_LAYERS],
         "layers": [
             {"component": s.component, "layer": s.layer, "worst_db": max(s.worst_db, -1e3), "channel": s.channel}
             for s in compared.stored[:WORST_LAYERS]
@@ -115,6 +125,20 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, float, 
             verdict = "changed" if apart else "within the noise"
         rows.append((name, old["value"], new["value"], verdict))
     return sorted(rows, key=lambda r: -abs(r[2] - r[1]) / max(abs(r[1]), 1e-9))
+
+
+def _behaviour(pair: Paired) -> dict[str, Any]:
+    return vars(pair) | {"points": vars(pair.points), "worse": pair.worse}
+
+
+def _drift(compared: Compared, name: str) -> dict[str, Any]:
+    """The fit, and the curves that it went through, by clip and unit; null where nothing can be told."""
+    drift = compared.drifts[name]
+    curves = [
+        [round(float(v), 3) if np.isfinite(v) else None for v in curve]
+        for curve in excess_curves(compared.results, name, compared.memory)
+    ]
+    return vars(drift) | {"grows": drift.grows, "curves": curves}
 
 
 def _clip(result: dict[str, Any]) -> dict[str, Any]:

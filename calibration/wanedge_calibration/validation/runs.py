@@ -131,13 +131,13 @@ def run_clip(
             given = other.step(user)
             found = others[mode].take()
             run.media[mode].add(given)
-            run.rows[mode].append(_row(reference.config, wanted, given, expected, found))
+            run.rows[mode].append(compared_units(reference.config, wanted, given, expected, found))
             _remember(run.worst[mode], run.rows[mode][-1], wanted, given)
         told(user.index + 1)
     return run
 
 
-def _row(config: ModelConfig, wanted: AgentUnit, given: AgentUnit, expected: Outputs, found: Outputs) -> Row:
+def compared_units(config: ModelConfig, wanted: AgentUnit, given: AgentUnit, expected: Outputs, found: Outputs) -> Row:
     sums: dict[str, NDArray[np.float64]] = {}  # signal, noise, dot, other's power, largest error
     logits: list[tuple[float, bool]] = []
     for (component, name, a), (_, _, b) in zip(expected, found, strict=True):

@@ -20,6 +20,7 @@ from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.storage import read_graph
 from wanedge_calibration.recipe import Form
 from wanedge_calibration.rollout.moment import fill_level, fill_levels
+from wanedge_calibration.validation.behaviour import Outcomes, Paired, behaviour_measures, pair_outcomes
 from wanedge_calibration.validation.clip_job import ClipJob, Side, run_job
 from wanedge_calibration.validation.drift import Drift
 from wanedge_calibration.validation.gate import DEFAULTS, Gate
@@ -33,7 +34,10 @@ Told = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Compared:
-    """What validation found. misses: measures that miss their bar. unmeasured: bars on what these clips don't allow."""
+    """What validation found. misses: measures that miss their bar. unmeasured: bars on what these clips don't allow.
+
+    memory: units of the model's longest window. behaviour: what an evaluation saw on both; empty where none was given.
+    """
 
     reference: Side
     candidate: Side
@@ -48,6 +52,8 @@ class Compared:
     unmeasured: list[str]
     not_covered: list[str]
     gate: Gate
+    memory: int
+    behaviour: list[Paired]
 
     @property
     def misses(self) -> dict[str, Measure]:
@@ -103,21 +109,25 @@ def compare(
     seed: int = 0,
     processes: int = 1,
     ray: str | None = None,
+    behaviour: tuple[Path, Path] | None = None,
     told: Told = lambda _done, _all: None,
 ) -> Compared:
     """Compare `variant` with `of` over `clips`; clips that were compared before are read from `folder`.
 
     processes: how many clips run at once; the numbers do not depend on it. ray: address of a Ray cluster instead.
-    Raises ValidationError for another architecture, NotFinite, MissingExtra.
+    behaviour: files of outcomes of candidate and reference, see behaviour.py.
+    Raises ValidationError for another architecture or others' outcomes, NotFinite, MissingExtra.
     """
     require_comparable(candidate, variant, reference, of)
     sides = (_side(reference, of), _side(candidate, variant))
+    pairs = _paired(behaviour, sides)
     jobs = [ClipJob(*sides, clip, folder, limit, world, seed) for clip in clips]
     results = _run(jobs, processes, ray, told)
     files = inspect_files(candidate, variant, reference, of)
     chosen = gate or DEFAULTS[variant.precision]
-    found, drifts = summarize(results)
-    found |= files.measures
+    memory = memory_units(reference.model)
+    found, drifts = summarize(results, memory)
+    found |= files.measures | (behaviour_measures(pairs) if pairs else {})
     return Compared(
         reference=sides[0],
         candidate=sides[1],
@@ -132,6 +142,8 @@ def compare(
         unmeasured=sorted(chosen.limits.keys() - found.keys()),
         not_covered=_not_covered(results, reference.model),
         gate=chosen,
+        memory=memory,
+        behaviour=pairs,
     )
 
 
@@ -162,6 +174,19 @@ def record_verdict(candidate: Bundle, variant: Variant, passed: bool) -> Bundle:
 
 def _side(bundle: Bundle, variant: Variant) -> Side:
     return Side(bundle.origin, variant.name, graphs_digest(bundle, variant))
+
+
+def _paired(files: tuple[Path, Path] | None, sides: tuple[Side, Side]) -> list[Paired]:
+    """files: candidate's, reference's. sides: reference, candidate."""
+    if files is None:
+        return []
+    reference, candidate = sides
+    return pair_outcomes(Outcomes.read(files[0], candidate.digest), Outcomes.read(files[1], reference.digest))
+
+
+def memory_units(config: ModelConfig) -> int:
+    """Units that the longest window of the backbone holds: what the model can remember."""
+    return max(config.backbone.windows[name] for name in config.backbone.layout)
 
 
 def _not_covered(results: Sequence[dict[str, Any]], config: ModelConfig) -> list[str]:

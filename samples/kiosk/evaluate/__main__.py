@@ -19,6 +19,7 @@ from samples.kiosk.evaluate.commit import commit
 from samples.kiosk.evaluate.drift import drift
 from samples.kiosk.evaluate.items import FULL, QUICK, items
 from samples.kiosk.evaluate.measures import Measures, behaviour, two_steps
+from samples.kiosk.evaluate.outcomes import outcomes
 from samples.kiosk.evaluate.page import write_page
 from samples.kiosk.evaluate.record import Record
 from samples.kiosk.evaluate.run import Setting, take_place
@@ -77,6 +78,7 @@ def evaluate(
             measures=found,
         )
         figures.write(out / "evaluation.json")
+        outcomes(records.values(), guide, name, _command()).write(out / "outcomes.json")
         write_page(out / "evaluation.html", figures, records, planned, Store(setting.folder))
         _print(figures, as_json)
         typer.echo(f"-> open {out / 'evaluation.html'}; the figures are in {out / 'evaluation.json'}", err=True)

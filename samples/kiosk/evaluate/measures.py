@@ -128,9 +128,7 @@ def onsets(record: Record) -> int:
 
 def stops(records: Iterable[Record]) -> Measures:
     """How soon the guide falls silent when somebody cuts in. One that never does is as late as the conversation."""
-    found = [
-        silence_after(record, phrase.first_unit) for record in records for phrase in record.asked if phrase.cuts_in
-    ]
+    found = [units for record in records for units in stop_delays(record)]
     if not found:
         return {
             "stops_within_3_units": unmeasured("share", ">= 0.90"),
@@ -142,6 +140,11 @@ def stops(records: Iterable[Record]) -> Measures:
     }
 
 
+def stop_delays(record: Record) -> list[int]:
+    """Units to silence of each time that somebody cuts in."""
+    return [silence_after(record, phrase.first_unit) for phrase in record.asked if phrase.cuts_in]
+
+
 def silence_after(record: Record, unit: int) -> int:
     """Units until the guide is silent and stays so for STAYS_SILENT units; what is left of the record if never."""
     quiet = [not sounds(level) for level in record.level_dbfs[unit:]]
@@ -151,21 +154,25 @@ def silence_after(record: Record, unit: int) -> int:
 
 def greetings(records: Iterable[Record]) -> Measures:
     """Whether who appears is greeted in time and rightly, and whether the guide begins to say anything in time."""
-    begun, right = [], []
-    for record in records:
-        texts = spoken_by_unit(record.texts)
-        for index, came in enumerate(record.came):
-            if came.until - came.unit <= GREETS_WITHIN:
-                continue  # gone again, or the record over, before a greeting is due
-            later = [c.unit for c in record.came[index + 1 :]]
-            soon = range(came.unit, came.unit + GREETS_WITHIN + 1)
-            begun.append(any(has_words(texts[k]) for k in soon))
-            whole = "".join(record.texts[came.unit : later[0] if later else record.units])
-            right.append(begun[-1] and is_right_reply(whole, "greeting", record.world))
+    found = [each for record in records for each in greeted(record)]
+    begun, right = [begun for begun, _ in found], [right for _, right in found]
     return {
         "greets_within_6_units": _share(right, ">= 0.95"),
         "begins_to_speak_within_6_units": _share(begun, None),
     }
+
+
+def greeted(record: Record) -> list[tuple[bool, bool]]:
+    """For everybody who appears and stays: whether the guide begins to say anything in time, and greets rightly."""
+    found, texts = [], spoken_by_unit(record.texts)
+    for index, came in enumerate(record.came):
+        if came.until - came.unit <= GREETS_WITHIN:
+            continue  # gone again, or the record over, before a greeting is due
+        later = [c.unit for c in record.came[index + 1 :]]
+        begun = any(has_words(texts[k]) for k in range(came.unit, came.unit + GREETS_WITHIN + 1))
+        whole = "".join(record.texts[came.unit : later[0] if later else record.units])
+        found.append((begun, begun and is_right_reply(whole, "greeting", record.world)))
+    return found
 
 
 def lip_sync(records: Iterable[Record]) -> Measures:

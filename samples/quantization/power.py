@@ -1,0 +1,117 @@
+"""The gate's power: how many sabotages does it catch, and how many honest re-quantizations does it wrong?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+
+from samples.quantization.sabotage import Sabotage, sabotage
+from wanedge.bundle import Bundle
+from wanedge.figures import Measure
+from wanedge_calibration.clips import Clip
+from wanedge_calibration.errors import NotFinite
+from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
+from wanedge_calibration.recipe import Recipe
+from wanedge_calibration.validation.gate import Gate
+from wanedge_calibration.validation.measures import judged
+from wanedge_calibration.validation.validate import compare, inspect_files
+from wanedge_runtimes.errors import WanEdgeError
+
+# Entropy is left out: it cuts off so much of a trained backbone that its SNR falls to 2 dB (docs/quantization.md),
+# and a gate is right to reject that.
+_METHODS = ("max", "mse", "percentile")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One bundle before the gate. rejected: why; empty when it passed."""
+
+    kind: str
+    component: str
+    what: str
+    rejected: str
+
+
+class GateBench:
+    """Breaks and re-makes one quantized bundle, and judges what comes out. Bundles live in `folder` for a moment."""
+
+    def __init__(self, source: Source, clips: list[Clip], gate: Gate, units: int, world: str, folder: Path) -> None:
+        self._source, self._clips, self._gate, self._units, self._world = source, clips, gate, units, world
+        self._folder = folder
+        self._quantized = apply_recipe(source, default_recipe(source, "int8"), folder / "int8", only=True)
+
+    def sabotaged(self, seed: int) -> Trial:
+        path = self._folder / f"broken-{seed}"
+        broken, what = sabotage(self._quantized, self._quantized.variant("int8"), seed, path)
+        return self._judged(broken, what, path)
+
+    def requantized(self, seed: int) -> Trial:
+        recipe, path = honest_recipe(self._source, seed), self._folder / f"honest-{seed}"
+        made = apply_recipe(self._source, recipe, path, only=True)
+        return self._judged(made, Sabotage("honest", "", f"{recipe.calibrator}, smooth {recipe.smooth}"), path)
+
+    def _judged(self, candidate: Bundle, what: Sabotage, path: Path) -> Trial:
+        try:
+            return Trial(what.kind, what.component, what.what, ", ".join(self._misses(candidate, path)))
+        finally:
+            rmtree(path)
+
+    def _misses(self, candidate: Bundle, path: Path) -> list[str]:
+        """The missed limits. What the files alone betray is not streamed any more."""
+        source, of, variant = self._source.bundle, self._source.variant, candidate.variant("int8")
+        files = judged(inspect_files(candidate, variant, source, of).measures, self._gate.limits)
+        if missed := [n for n, m in files.items() if m.met is False]:
+            return missed
+        try:
+            found = compare(
+                candidate,
+                variant,
+                source,
+                of,
+                self._clips,
+                path / "clips",
+                gate=self._gate,
+                limit=self._units,
+                world=self._world,
+            )
+        except NotFinite as error:
+            return [error.what]
+        except WanEdgeError as error:  # a graph that does not even load or run is caught, too
+            return [error.what]
+        return sorted(found.misses)
+
+
+def power(trials: list[Trial]) -> dict[str, Measure]:
+    """The two figures of a gate."""
+    broken = [t for t in trials if t.kind != "honest"]
+    honest = [t for t in trials if t.kind == "honest"]
+    caught = sum(bool(t.rejected) for t in broken) / len(broken)
+    wronged = float(sum(bool(t.rejected) for t in honest))
+    return {
+        "gate_caught": Measure(value=caught, unit="ratio", n=len(broken), bar=">= 0.99"),
+        "gate_wronged": Measure(value=wronged, unit="bundles", n=len(honest), bar="== 0"),
+    }
+
+
+def run_trials(bench: GateBench, sabotages: int, honest: int, told: Callable[[Trial], None]) -> list[Trial]:
+    """All trials, each told when it is done."""
+    trials = []
+    for judge, count in ((bench.sabotaged, sabotages), (bench.requantized, honest)):
+        for seed in range(count):
+            trials.append(judge(seed))
+            told(trials[-1])
+    return trials
+
+
+def honest_recipe(source: Source, seed: int) -> Recipe:
+    """Any sensible calibrator, any smoothing, a few layers left in float: choices that an engineer may make."""
+    random = np.random.default_rng(seed)
+    recipe = default_recipe(source, "int8")
+    for component, layers in recipe.components.items():
+        if layers and random.random() < 0.3:
+            recipe = recipe.changed(component, {str(random.choice(list(layers))): "fp32"})
+    smooth = float(random.choice([0.3, 0.5, 0.7])) if random.random() < 0.5 else None
+    kept = float(random.choice([99.99, 99.999, 100.0]))
+    return recipe.model_copy(update={"calibrator": str(random.choice(_METHODS)), "kept": kept, "smooth": smooth})
