@@ -1,7 +1,7 @@
 """Build one engine in a process of its own: a build that runs out of memory takes only its own process.
 
-Measured with TensorRT-RTX 1.7.1: engines of single operators repeat byte by byte, those of whole components do not
-always, and more often in a process that has built others before.
+Measured with TensorRT-RTX 1.7.1: engines of single operators repeat byte by byte, those of whole components mostly when
+each has a process of its own with the same addresses, and seldom in one that has built others before.
 """
 
 from multiprocessing import get_context
@@ -11,6 +11,7 @@ from typing import Any
 
 from wanedge_export.build.engine import BuiltEngine, build_engine
 from wanedge_export.build.error import BuildError
+from wanedge_export.build.layout import same_addresses
 from wanedge_export.build.listening import Progress
 from wanedge_runtimes.errors import WanEdgeError
 from wanedge_runtimes.spec import GraphSpec
@@ -25,7 +26,8 @@ def build_apart(
     context = get_context("spawn")  # a fork would inherit what this process has already loaded
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_build, args=(there, library, graph, spec, target, rest), daemon=True)
-    child.start()
+    with same_addresses():
+        child.start()
     there.close()
     try:
         while True:

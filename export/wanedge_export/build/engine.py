@@ -68,6 +68,7 @@ def build_engine(
     lines = Lines()
     logger = make_logger(trt, lines)
     builder = trt.Builder(logger)
+    builder.max_threads = 1
     network, _parser = parse(trt, builder, logger, graph, spec.component, lines)
     aliased = networks.aliases(network)
     tensors = networks.tensors(network, aliased)
@@ -109,6 +110,7 @@ def parse_network(trt: ModuleType, graph: Path, component: str = "graph") -> Any
     lines = Lines()
     logger = make_logger(trt, lines)
     builder = trt.Builder(logger)
+    builder.max_threads = 1
     return (*parse(trt, builder, logger, graph, component, lines), builder)
 
 
