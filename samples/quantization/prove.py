@@ -29,7 +29,7 @@ from samples.quantization.clips import world_of, write_clips
 from samples.quantization.power import GateBench, Trial, power, run_trials
 from wanedge.bundle import Bundle
 from wanedge.cli.console import stdout, table
-from wanedge.cli.outcome import FAILED, reported
+from wanedge.cli.outcome import FAILED, Misuse, reported
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.clips import clip_units, find_clips
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
@@ -78,8 +78,11 @@ def main(
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         proof = Proof(weights, work / digest[:12], QUICK if quick else FULL, quick, hours, workers)
         found: Measures = {}
+        left_out = {name for name in skip.split(",") if name}
+        if unknown := sorted(left_out - proof.steps().keys()):
+            raise Misuse(f"--skip: there is no step {unknown[0]!r}", hint=f"choose of: {','.join(proof.steps())}")
         for name, step in proof.steps().items():
-            if name not in skip.split(","):
+            if name not in left_out:
                 found |= proof.kept(name, step)
         bundle = proof.bundle()
         command = shlex.join(["python", "-m", "samples.quantization.prove", *(a.split("/")[-1] for a in sys.argv[1:])])

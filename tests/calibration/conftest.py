@@ -1,6 +1,7 @@
 """A calibrated bundle of the mini model, made once; its graphs take milliseconds a unit."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,16 @@ def quantized(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Bundl
     made = apply_recipe(source, default_recipe(source, "int8", "cpu"), path)
     made = apply_recipe(Source.of(made), default_recipe(source, "int8", "tensorrt"))
     return apply_recipe(Source.of(made), default_recipe(source, "fp8", "tensorrt"))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """The address of a Ray of two workers on this machine, started once: starting it takes most of a minute."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        yield cluster.address
+    finally:
+        cluster.shutdown()

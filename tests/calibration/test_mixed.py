@@ -42,10 +42,9 @@ def test_a_budget_beyond_floats_is_refused(source: Source) -> None:
         searched(source, 200.0)
 
 
-def test_trials_on_a_local_ray_of_two_workers_give_the_same_numbers(source: Source) -> None:
-    pytest.importorskip("ray")
+def test_trials_on_a_local_ray_of_two_workers_give_the_same_numbers(source: Source, ray_cluster: str) -> None:
     recipe = default_recipe(source, "int8")
     kept = {"audio_decoder": recipe.components["audio_decoder"]}
     units = list(user_units(source.bundle.model, 2, seed=7))
     with trial_bench(source, recipe.model_copy(update={"components": kept}), units) as bench:
-        assert layer_trials(bench, ray="local") == layer_trials(bench)
+        assert layer_trials(bench, ray=ray_cluster) == layer_trials(bench)

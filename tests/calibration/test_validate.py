@@ -87,10 +87,9 @@ def test_clips_in_parallel_processes_give_the_same_numbers(
 
 
 def test_clips_on_a_local_ray_of_two_workers_give_the_same_numbers(
-    quantized: Bundle, clips: list[Clip], honest: Compared, tmp_path: Path
+    quantized: Bundle, clips: list[Clip], honest: Compared, tmp_path: Path, ray_cluster: str
 ) -> None:
-    pytest.importorskip("ray")
-    assert compared(quantized, clips, tmp_path, ray="local").results == honest.results
+    assert compared(quantized, clips, tmp_path, ray=ray_cluster).results == honest.results
 
 
 def test_an_interrupted_validation_goes_on(

@@ -27,7 +27,8 @@ def spread(
         import ray
     except ImportError as error:
         raise MissingExtra("Ray is not installed", hint="pip install 'wanedge[ray]'") from error
-    ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
+    # "local" is Ray's own word. Without an address it would join whatever cluster this machine happens to run.
+    ray.init(address=address, log_to_driver=False, include_dashboard=False)
     try:
         remote = ray.remote(max_retries=2)(work)
         waiting = [remote.remote(job) for job in jobs]
