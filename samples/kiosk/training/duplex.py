@@ -14,7 +14,7 @@ the two-step student makes.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from samples.kiosk.training.loop import Losses
 from samples.kiosk.training.pool import Encoded
-from samples.kiosk.training.retelling import Retelling
+from samples.kiosk.training.retelling import Retelling, Told
 from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, SPEAKING_PARTS, Crops, Read, read
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
@@ -108,8 +108,10 @@ class DuplexStage:
         self.all = [c for c in conversations if id(c) not in kept]
         self.faces = [c for c in self.all if len(c.audio)]
         self.retell = Retelling(self.tokenizer)
-        self.told = {id(c): self.retell.told(c.texts) for c in self.all}
-        self.telling = [c for c in self.all if len(self.told[id(c)])]
+        told = [(c, self.retell.told(c.texts)) for c in self.all]
+        # Whoever appears is greeted by name, so names come more often than hours: the two take turns.
+        every = [[(c, units[what]) for c, units in told if len(units[what])] for what in get_args(Told)]
+        self.telling = [some for some in every if some]
         self.speak = next(token for token, name in self.tokenizer.states.items() if name == "<speak>")
 
     def batch(self, step: int) -> Lessons:
@@ -122,12 +124,15 @@ class DuplexStage:
 
     def _crop(self, rng: Rng, among: Sequence[Encoded], shape: Shape, lesson: Lesson) -> "_Crop":
         told = lesson == "listening" and bool(self.telling) and rng.random() < TOLD_SHARE
-        among = self.telling if told else among
-        clip = among[int(rng.integers(len(among)))]
+        if told:
+            some = self.telling[int(rng.integers(len(self.telling)))]
+            clip, replies = some[int(rng.integers(len(some)))]
+        else:
+            clip, replies = among[int(rng.integers(len(among)))], np.zeros(0, np.int64)
         latest = len(clip.states) - shape.units
         starts = np.flatnonzero(clip.quiet[: latest + 1])
         if told:
-            reply = int(rng.choice(self.told[id(clip)]))
+            reply = int(rng.choice(replies))
             near = starts[(starts < reply) & (starts >= reply - PHRASE_UNITS)]
             starts = near if len(near) else starts
         if PARTS[lesson] == SPEAKING_PARTS:  # from shortly before a reply, so that most of a short crop is speech

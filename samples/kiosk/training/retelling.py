@@ -5,7 +5,7 @@ that only copying is right.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from wanedge.text import Tokenizer
 
 Ids = NDArray[np.int64]
 Rng = np.random.Generator
+Told = Literal["name", "hours"]
 
 UNHEARD_OF_SHARE: Final = 0.5
 SHORTEST: Final = 4  # characters of a word that serves as a name or an hour, its blank included
@@ -53,13 +54,16 @@ class Retelling:
         told = self._retold(slots, old, new)
         return (self._world(new), slots.reshape(texts.shape)) if told else (world, texts)
 
-    def told(self, texts: Ids) -> Ids:
-        """Units of the guide's texts [K, slots] in which a reply begins to tell something of the world."""
+    def told(self, texts: Ids) -> dict[Told, Ids]:
+        """Units of the guide's texts [K, slots] in which a reply begins to tell its name, or the hours."""
         flat = texts.reshape(-1)
         said = np.flatnonzero(flat != self.tokenizer.pad)
         ids = flat[said].tolist()
-        found = [at for head in (" I am", " open at") for at in _all_found(ids, self.tokenizer.encode(head))]
-        return np.array(sorted(said[found] // texts.shape[1]), np.int64) if found else np.zeros(0, np.int64)
+        heads: dict[Told, str] = {"name": " I am", "hours": " open at"}
+        return {
+            what: said[np.array(_all_found(ids, self.tokenizer.encode(head)), np.int64)] // texts.shape[1]
+            for what, head in heads.items()
+        }
 
     def _world(self, told: _Told) -> Ids:
         [start, between, to, end] = (self.tokenizer.encode(part) for part in _WORLD)
