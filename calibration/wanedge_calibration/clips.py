@@ -13,7 +13,6 @@ from typing import BinaryIO
 import numpy as np
 
 from wanedge.config import FRAMES_PER_UNIT, ModelConfig
-from wanedge.media import AudioChunk, MediaAssembler
 from wanedge.units import UserUnit
 from wanedge_runtimes.errors import InputError
 
@@ -62,16 +61,9 @@ def save_units(path: Path | BinaryIO, units: Sequence[UserUnit]) -> None:
 
 
 def _media_units(clip: Clip, config: ModelConfig) -> Iterator[UserUnit]:
-    from wanedge.media.files import read_media  # PyAV is needed for media files only
+    from wanedge.media.files import read_units  # PyAV is needed for media files only
 
-    assembler = MediaAssembler(config, expect=("audio", "video"))
-    for chunk in read_media(clip.path):
-        if isinstance(chunk, AudioChunk):
-            assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
-        else:
-            assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
-        yield from assembler.take()
-    yield from assembler.finish()
+    return read_units(clip.path, config)
 
 
 def _stored_units(clip: Clip, config: ModelConfig) -> Iterator[UserUnit]:

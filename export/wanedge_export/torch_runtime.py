@@ -18,22 +18,24 @@ from wanedge_runtimes.errors import StateError
 from wanedge_runtimes.runtime import Array, Executable, State
 from wanedge_runtimes.spec import GraphSpec
 
+CPU = "cpu"
 Step = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
 
 
 class TorchState:
-    """State tensors by `StateSpec.name`, on the CPU."""
+    """State tensors by `StateSpec.name`, on the device."""
 
-    def __init__(self, component: Component) -> None:
+    def __init__(self, component: Component, device: str = CPU) -> None:
         self.spec: GraphSpec = component.spec()
-        self._component = component
-        self.tensors = component.init_state()
+        self._component, self._device = component, device
+        self.tensors: Tensors = {}
+        self.reset()
 
     def reset(self) -> None:
-        self.tensors = self._component.init_state()
+        self.tensors = {name: t.to(self._device) for name, t in self._component.init_state().items()}
 
     def snapshot(self) -> dict[str, Array]:
-        return {name: tensor.numpy().copy() for name, tensor in self.tensors.items()}
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self.tensors.items()}
 
     def restore(self, tensors: Mapping[str, Array]) -> None:
         for spec in self.spec.states:
@@ -43,20 +45,33 @@ class TorchState:
                     f"state '{spec.name}' of {self.spec.component} must be {spec.dtype} {spec.shape}",
                     hint="restore a state saved from the same model",
                 )
-        self.tensors = {spec.name: torch.from_numpy(tensors[spec.name].copy()) for spec in self.spec.states}
+        self.tensors = {
+            spec.name: torch.from_numpy(tensors[spec.name].copy()).to(self._device) for spec in self.spec.states
+        }
 
     def read(self, name: str, slots: slice) -> Array:
-        return self.tensors[name][:, :, slots].numpy().copy()
+        return self.tensors[name][:, :, slots].cpu().numpy().copy()
 
     def write(self, name: str, slots: slice, values: Array) -> None:
-        self.tensors[name][:, :, slots] = torch.from_numpy(values)
+        self.tensors[name][:, :, slots] = torch.from_numpy(values).to(self._device)
 
 
 class TorchCall:
-    """A component with its inputs and outputs in numpy memory, so that calls chain without copies of inputs."""
+    """A component with its inputs and outputs in numpy memory, so that calls chain without copies of inputs.
 
-    def __init__(self, step: Step, state: TorchState, dims: Mapping[str, int], bound: Mapping[str, Array]) -> None:
+    On a device other than the CPU `run` copies inputs there first and outputs back.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        state: TorchState,
+        dims: Mapping[str, int],
+        bound: Mapping[str, Array],
+        device: str = CPU,
+    ) -> None:
         self._step, self._state = step, state
+        self._on_cpu = device == CPU
         sizes = dict(dims)
 
         def memory(name: str, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -65,36 +80,46 @@ class TorchCall:
         spec = state.spec
         self.inputs: Mapping[str, Array] = {t.name: memory(t.name, t.dtype, t.concrete(sizes)) for t in spec.inputs}
         self.outputs: Mapping[str, Array] = {t.name: memory(t.name, t.dtype, t.concrete(sizes)) for t in spec.outputs}
-        self._inputs: Tensors = {name: torch.from_numpy(array) for name, array in self.inputs.items()}
+        self._host: Tensors = {name: torch.from_numpy(array) for name, array in self.inputs.items()}
+        self._inputs = self._host if self._on_cpu else {name: t.to(device, copy=True) for name, t in self._host.items()}
         self._outputs: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in self.outputs.items()}
         self.elapsed_ns = 0
 
     def run(self) -> None:
         started = perf_counter_ns()
         with torch.inference_mode():
-            outputs, self._state.tensors = self._step(self._inputs, self._state.tensors)
+            if not self._on_cpu:
+                for name, host in self._host.items():
+                    self._inputs[name].copy_(host)
+            outputs, state = self._step(self._inputs, self._state.tensors)
+            # What a CUDA graph returns lies in its own memory and is overwritten by its next run.
+            self._state.tensors = state if self._on_cpu else {name: tensor.clone() for name, tensor in state.items()}
             for name, memory in self._outputs.items():
-                memory.copy_(outputs[name])
+                memory.copy_(outputs[name])  # from a device this waits for it
         self.elapsed_ns = perf_counter_ns() - started
 
 
 class TorchExecutable:
-    """Keeps the `Executable` contract for any component. compiled: through torch.compile (inductor)."""
+    """Keeps the `Executable` contract for any component, which is on `device` already.
 
-    def __init__(self, component: Component, compiled: bool = False) -> None:
+    compiled: through torch.compile (inductor), on a device other than the CPU with CUDA graphs.
+    """
+
+    def __init__(self, component: Component, compiled: bool = False, device: str = CPU) -> None:
         self.spec = component.spec()
-        self._component = component
+        self._component, self._device = component, device
+        mode = None if device == CPU else "reduce-overhead"
         # Each block size gets its own specialised kernels, as a person who compiles for speed would do.
-        self._step: Step = torch.compile(component, dynamic=False) if compiled else component
+        self._step: Step = torch.compile(component, dynamic=False, mode=mode) if compiled else component
 
     def new_state(self) -> TorchState:
-        return TorchState(self._component)
+        return TorchState(self._component, self._device)
 
     def prepare(
         self, state: State, dims: Mapping[str, int] | None = None, bound: Mapping[str, Array] | None = None
     ) -> TorchCall:
         assert isinstance(state, TorchState), "a state works only with the runtime that made it"
-        return TorchCall(self._step, state, dims or {}, bound or {})
+        return TorchCall(self._step, state, dims or {}, bound or {}, self._device)
 
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
         dims = {
@@ -110,9 +135,10 @@ class TorchExecutable:
         return {name: array.copy() for name, array in call.outputs.items()}
 
 
-def torch_model(model: ReferenceModel, tokenizer: Tokenizer, compiled: bool = False) -> Model:
-    """A model that `Streamer` accepts, run by torch on the CPU."""
+def torch_model(model: ReferenceModel, tokenizer: Tokenizer, compiled: bool = False, device: str = CPU) -> Model:
+    """A model that `Streamer` accepts, run by torch. `model` is moved to the device."""
+    model.to(device)
     graphs: dict[str, Executable] = {
-        name: TorchExecutable(component, compiled) for name, component in model.components().items()
+        name: TorchExecutable(component, compiled, device) for name, component in model.components().items()
     }
     return Model(model.config, graphs, tokenizer)

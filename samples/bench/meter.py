@@ -6,8 +6,8 @@ from time import perf_counter_ns
 from typing import NamedTuple
 
 from wanedge.model import Model
-from wanedge_runtimes.runtime import Array, Call, Executable, State
-from wanedge_runtimes.spec import GraphSpec
+from wanedge_runtimes.runtime import Call, Executable, State
+from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 
 
 @dataclass(frozen=True)
@@ -41,39 +41,24 @@ class Meter:
         return sum(run.elapsed_ns for run in self.ran) / 1e6
 
 
-class _MeteredCall:
+class _Metered(WrappedCall):
     def __init__(self, call: Call, work: Work, meter: Meter) -> None:
-        self.inputs: Mapping[str, Array] = call.inputs
-        self.outputs: Mapping[str, Array] = call.outputs
-        self.elapsed_ns = 0
-        self._call, self._work, self._meter = call, work, meter
+        super().__init__(call)
+        self._work, self._meter = work, meter
 
     def run(self) -> None:
-        self._call.run()
-        self.elapsed_ns = self._call.elapsed_ns
-        self._meter.ran.append(Ran(self._work, self.elapsed_ns, perf_counter_ns(), self._call))
-
-
-class _MeteredExecutable:
-    def __init__(self, executable: Executable, meter: Meter) -> None:
-        self.spec: GraphSpec = executable.spec
-        self._executable, self._meter = executable, meter
-
-    def new_state(self) -> State:
-        return self._executable.new_state()
-
-    def prepare(
-        self, state: State, dims: Mapping[str, int] | None = None, bound: Mapping[str, Array] | None = None
-    ) -> Call:
-        call = self._executable.prepare(state, dims, bound)
-        return _MeteredCall(call, Work(self.spec.component, max((dims or {}).values(), default=0)), self._meter)
-
-    def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
-        return self._executable.run(inputs, state)
+        self.call.run()
+        self._meter.ran.append(Ran(self._work, self.elapsed_ns, perf_counter_ns(), self.call))
 
 
 def metered(model: Model) -> tuple[Model, Meter]:
     """The same model, and the log of its prepared calls."""
     meter = Meter()
-    graphs: dict[str, Executable] = {name: _MeteredExecutable(graph, meter) for name, graph in model.graphs.items()}
-    return replace(model, graphs=graphs), meter
+    return replace(model, graphs={name: _metered(graph, meter) for name, graph in model.graphs.items()}), meter
+
+
+def _metered(executable: Executable, meter: Meter) -> Executable:
+    def wrap(call: Call, _state: State, dims: Mapping[str, int]) -> Call:
+        return _Metered(call, Work(executable.spec.component, max(dims.values(), default=0)), meter)
+
+    return WrappedExecutable(executable, wrap)

@@ -104,11 +104,11 @@ class _Run:
     def _load(self, way: Way) -> tuple[Model, str]:
         """The model and the precision it computes in."""
         if way.kind == "torch":
-            from samples.gpu.torch_way import torch_on
             from wanedge_export.bundling import load_or_seed
+            from wanedge_export.torch_runtime import torch_model
 
             reference = load_or_seed(self._bundle.model, self._weights, seed=0)
-            return torch_on(reference, self._reference, "cuda", compiled=way.graphs), "fp32"
+            return torch_model(reference, self._reference.tokenizer, compiled=way.graphs, device="cuda"), "fp32"
         if way.kind == "onnxruntime":
             options = RuntimeOptions(provider=way.provider)
             return Model.load(self._bundle, "onnxruntime", "fp32", options), "fp32"

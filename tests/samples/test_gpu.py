@@ -12,7 +12,6 @@ import torch
 from samples.gpu.compare import TOLERANCE, Agreement, agree, as_states_of, measures, timed
 from samples.gpu.floor import device_rates
 from samples.gpu.report import gpu_table
-from samples.gpu.torch_way import torch_on
 from samples.gpu.ways import REFERENCE, WAYS, Found, obstacle
 
 from tests.configs import mini
@@ -23,6 +22,7 @@ from wanedge.figures import Figures, made
 from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge_export.model import ReferenceModel
+from wanedge_export.torch_runtime import torch_model
 from wanedge_runtimes.errors import StateError
 from wanedge_runtimes.nvidia import Gpu, find_nvidia
 from wanedge_runtimes.runtime import RuntimeOptions
@@ -130,12 +130,13 @@ def test_the_table_has_what_ran_and_why_the_rest_did_not() -> None:
 
 
 def test_torch_on_a_device_streams_what_the_graphs_stream(plain: Model) -> None:
-    candidate = torch_on(ReferenceModel(mini(), seed=0), plain, "cpu", compiled=False)
+    # By another name than "cpu", so that everything is copied there and back as on a GPU.
+    candidate = torch_model(ReferenceModel(mini(), seed=0), plain.tokenizer, device="cpu:0")
     found = agree(plain, candidate, 2)
     assert max(found.error) < 1e-3  # float32 sums in another order
     assert all(found.tokens)
     state = candidate.graphs["backbone"].new_state()
-    with pytest.raises(StateError, match="not the states"):
+    with pytest.raises(StateError, match="must be"):
         state.restore({})
 
 
@@ -177,7 +178,7 @@ def test_every_way_that_this_machine_has_agrees_with_the_cpu(mini_bundle: Bundle
 def test_torch_on_the_gpu_agrees_with_the_graphs(plain: Model, compiled: bool) -> None:
     if not torch.cuda.is_available():
         pytest.skip("this torch has no CUDA, or no GPU answers")
-    candidate = torch_on(ReferenceModel(mini(), seed=0), plain, "cuda", compiled)
+    candidate = torch_model(ReferenceModel(mini(), seed=0), plain.tokenizer, compiled, "cuda")
     assert max(agree(plain, candidate, 20).error) <= TOLERANCE["fp32"]
 
 

@@ -45,12 +45,14 @@ class EngineCall:
         self._cuda, self._stream, self._state = provider, stream, state
         self._captures, self._graphs = CapturePlan(), dict[int, Any]()
         self._addresses = dict(state.addresses)
-        self._host: dict[str, Any] = {}
-        self.inputs: dict[str, Array] = {}
-        self.outputs: dict[str, Array] = {}
+        inputs: dict[str, Array] = {}
+        outputs: dict[str, Array] = {}
+        self._staged: dict[str, list[tuple[int, Any]]] = {"input": [], "output": []}  # device address, pinned memory
         for buffer in plan.buffers:
             if buffer.role != "state":
-                self._place(buffer, dict(given or {}))
+                self._place(buffer, given or {}, inputs if buffer.role == "input" else outputs)
+        self.inputs: Mapping[str, Array] = inputs
+        self.outputs: Mapping[str, Array] = outputs
         if plan.profile is not None:
             context.set_optimization_profile_async(plan.profile, provider.handle(stream))
         for buffer in plan.buffers:
@@ -73,14 +75,12 @@ class EngineCall:
         self.elapsed_ns = perf_counter_ns() - start
 
     def _run(self, parity: int) -> None:
-        for name in self.inputs:
-            if (buffer := f"input.{name}") in self._host:
-                self._cuda.to_device(self._addresses[buffer], self._host[buffer], self._stream)
+        for address, host in self._staged["input"]:
+            self._cuda.to_device(address, host, self._stream)
         table = {tensor: self._addresses[buffer] for tensor, buffer in self._plan.bindings[parity]}
         self._enqueue(parity, table)
-        for name in self.outputs:
-            if (buffer := f"output.{name}") in self._host:
-                self._cuda.to_host(self._host[buffer], self._addresses[buffer], self._stream)
+        for address, host in self._staged["output"]:
+            self._cuda.to_host(host, address, self._stream)
         self._cuda.synchronize(self._stream)
 
     def _enqueue(self, parity: int, table: Mapping[str, int]) -> None:
@@ -102,13 +102,12 @@ class EngineCall:
         if not self._context.execute_async_v3(self._cuda.handle(self._stream)):
             raise RuntimeError("TensorRT did not enqueue the engine; its log says why")
 
-    def _place(self, buffer: Buffer, given: dict[str, int]) -> None:
+    def _place(self, buffer: Buffer, given: Mapping[str, int], side: dict[str, Array]) -> None:
         name = buffer.name.partition(".")[2]
         if name in given:
             self._addresses[buffer.name] = given[name]
             return
-        self._addresses[buffer.name] = self._cuda.allocate(buffer.nbytes)
-        host = self._cuda.pinned(buffer.nbytes)
-        self._host[buffer.name] = host
-        side = self.inputs if buffer.role == "input" else self.outputs
+        address, host = self._cuda.allocate(buffer.nbytes), self._cuda.pinned(buffer.nbytes)
+        self._addresses[buffer.name] = address
+        self._staged[buffer.role].append((address, host))
         side[name] = host.view(storage_dtype(buffer.dtype)).reshape(buffer.shape)

@@ -20,6 +20,7 @@ from wanedge_runtimes.tensorrt.library import enum_name, import_library
 from wanedge_runtimes.tensorrt.plan import Loaded, plan_call, require_aliases, state_buffers
 from wanedge_runtimes.tensorrt.preflight import validity_problem
 from wanedge_runtimes.tensorrt.zero_copy import device_array, require_fits
+from wanedge_runtimes.wrapped import WrappedCall
 
 
 class TensorRTRuntime:
@@ -183,29 +184,21 @@ class EngineExecutable:
         return {name: array.copy() for name, array in call.outputs.items()}
 
 
-class BoundCall:
+class BoundCall(WrappedCall):
     """An EngineCall whose inputs and outputs may be host arrays of the caller's, as `prepare` promises."""
 
     def __init__(self, call: EngineCall, bound: dict[str, Array], kept: list[object] | None = None) -> None:
-        self._call = call
+        super().__init__(call)
         self._kept = kept  # owners of device memory that the engine reads and writes
         self._in = [(call.inputs[name], array) for name, array in bound.items() if name in call.inputs]
         self._out = [(call.outputs[name], array) for name, array in bound.items() if name in call.outputs]
-        self.inputs: Mapping[str, Array] = {**call.inputs, **{n: a for n, a in bound.items() if n in call.inputs}}
-        self.outputs: Mapping[str, Array] = {**call.outputs, **{n: a for n, a in bound.items() if n in call.outputs}}
-
-    @property
-    def elapsed_ns(self) -> int:
-        return self._call.elapsed_ns
-
-    @elapsed_ns.setter
-    def elapsed_ns(self, value: int) -> None:
-        self._call.elapsed_ns = value
+        self.inputs = {**call.inputs, **{n: a for n, a in bound.items() if n in call.inputs}}
+        self.outputs = {**call.outputs, **{n: a for n, a in bound.items() if n in call.outputs}}
 
     def run(self) -> None:
         for pinned, array in self._in:
             pinned[...] = array
-        self._call.run()
+        self.call.run()
         for pinned, array in self._out:
             array[...] = pinned
 

@@ -40,10 +40,7 @@ def witnessed(
     """The chunks as they are, while `keep` is given the user units that a session makes of them."""
     assembler = MediaAssembler(config, expect=("audio", "video"))  # as the session's, for the same units
     for chunk in chunks:
-        if isinstance(chunk, AudioChunk):
-            assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
-        else:
-            assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
+        assembler.push_chunk(chunk)
         keep(assembler.take())
         yield chunk
     keep(assembler.finish())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wanedge.config import ModelConfig
 from wanedge.media.audio_track import AudioPush, AudioTrack
 from wanedge.media.buffers import OpenUnits
+from wanedge.media.chunks import AudioChunk, MediaChunk
 from wanedge.media.clock import UNIT_US, MediaClock, check_timestamp
 from wanedge.media.errors import MediaError
 from wanedge.media.video_track import VideoPush, VideoTrack
@@ -105,6 +106,13 @@ class MediaAssembler:
             MediaError: it cannot be used; nothing was taken. TimestampError: its time cannot be right.
         """
         self.push(video=frames, video_rate=rate, timestamp=timestamp)
+
+    def push_chunk(self, chunk: MediaChunk) -> None:
+        """Take a piece of a file or a device. Raises what `push_audio` and `push_video` raise."""
+        if isinstance(chunk, AudioChunk):
+            self.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+        else:
+            self.push_video(chunk.frames, chunk.rate, chunk.timestamp)
 
     def push_text(self, text: str) -> None:
         """Take text: it belongs to the next unit that is completed, after text that already waits there.

@@ -11,11 +11,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.config import FPS
+from wanedge.config import FPS, ModelConfig
+from wanedge.media.assembler import MediaAssembler
 from wanedge.media.chunks import AudioChunk, MediaChunk, VideoChunk
 from wanedge.media.errors import MediaError, MediaFileError
 from wanedge.media.extras import import_extra
 from wanedge.media.video_track import MAX_FPS, MIN_FPS
+from wanedge.units import UserUnit
 
 # libx264 is the best; PyAV builds without it have OpenH264, and every build has MPEG-4 part 2.
 VIDEO_CODECS = ("libx264", "libopenh264", "mpeg4")
@@ -44,6 +46,15 @@ def read_media(path: str | Path) -> Iterator[MediaChunk]:
     if not streams:
         raise MediaFileError(f"{path} has neither audio nor video", hint="give a file with an audio or a video stream")
     return _in_order(streams)
+
+
+def read_units(path: str | Path, config: ModelConfig) -> Iterator[UserUnit]:
+    """A file as the units that a session would make of it. Raises what `read_media` raises, and MediaError."""
+    assembler = MediaAssembler(config, expect=("audio", "video"))  # as the session's
+    for chunk in read_media(path):
+        assembler.push_chunk(chunk)
+        yield from assembler.take()
+    yield from assembler.finish()
 
 
 class Mp4Writer:
