@@ -4,17 +4,17 @@ import json
 from html import escape
 from pathlib import Path
 
-from wanedge.figures import Figures
+from wanedge.figures import Figures, Measure
 
 REPORT = "quantized"  # folder beside the demo's report
-_SHOWN = (
-    "teacher.video_psnr_db",
-    "teacher.pesq_wb",
-    "teacher.stoi",
-    "teacher.backbone_snr_db",
-    "free.tokens_equal",
-    "stored.worst_channel_db",
-)
+_SHOWN = {
+    "free.tokens_equal": "Words and states the same, each on its own history",
+    "teacher.pesq_wb": "Speech, PESQ-WB",
+    "teacher.stoi": "Speech, STOI",
+    "teacher.video_psnr_db": "Picture, PSNR",
+    "teacher.backbone_snr_db": "Backbone, signal over error",
+    "stored.worst_channel_db": "Worst stored channel, signal over error",
+}
 
 
 def quantized(out: Path) -> str:
@@ -23,21 +23,26 @@ def quantized(out: Path) -> str:
     if not (folder / "validation.json").is_file():
         return ""
     figures, verdict = Figures.read(folder / "validation.json"), _verdict(folder)
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{figures.measures[name].value:.4g} {escape(figures.measures[name].unit)}</td>"
-        f"<td>{escape(figures.measures[name].bar or '')}</td></tr>"
-        for name in _SHOWN
-        if name in figures.measures
-    )
+    rows = "".join(_row(name, figures.measures[name]) for name in _SHOWN if name in figures.measures)
     missed = ", ".join(sorted(figures.missed))
     why = f" Missed: {escape(missed)}." if missed else ""
     runs = "int8, so that is what answered above" if verdict == "passed" else "fp32, as before"
     return (
         f"<section><h2>In 8 bits: {escape(verdict)}</h2><p class='note'>The INT8 variant against fp32 over a part of "
-        f"the clip.{why} What runs by default on a CPU is {runs}. "
+        f"the clip, which is too short to show drift.{why} What runs by default on a CPU is {runs}. "
         f"<a href='{REPORT}/report.html'>The whole comparison</a>.</p>"
-        f"<div class='scroll'><table><thead><tr><th>measure</th><th>value</th><th>asked for</th></tr></thead>"
+        f"<div class='wide'><table class='measures'><thead><tr>"
+        f"<th>measure</th><th class='number'>value</th><th class='number'>asked for</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def _row(name: str, measure: Measure) -> str:
+    unit = "" if measure.unit == "ratio" else f" {measure.unit}"
+    value = "not measured" if measure.value is None else f"{measure.value:.4g}{unit}"
+    return (
+        f"<tr><td>{escape(_SHOWN[name])}<div><code>{escape(name)}</code></div></td>"
+        f"<td class='number'>{escape(value)}</td><td class='number'>{escape(measure.bar or '')}</td></tr>"
     )
 
 

@@ -14,8 +14,8 @@ import typer
 
 from samples.kiosk.duplex.script import UNIT_SAMPLES, Kind, Script, write_script
 from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
-from samples.kiosk.speech.utterances import HEARD, Heard
-from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
+from samples.kiosk.speech.utterances import HEARD, Heard, worlds_of
+from samples.kiosk.speech.world import World
 from wanedge.bundle.durable import disk_errors, staged_file
 from wanedge.cli.outcome import Misuse, reported
 from wanedge.config import FRAMES_PER_UNIT
@@ -43,7 +43,7 @@ def main(
 
 def world_of(split: Heard) -> World:
     """The one world of a split's clips; held out where the voices are."""
-    return (TRAINING_WORLDS if split in ("train", "validation") else HELD_OUT_WORLDS)[0]
+    return worlds_of(split)[0]
 
 
 def write_clips(

@@ -9,6 +9,7 @@ from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper
 
+from wanedge_runtimes.runtime import Executable, State
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 
 D = 8  # width of a token
@@ -156,3 +157,17 @@ def _write(folder: Path, spec: GraphSpec, nodes: list, constants: dict[str, np.n
     path = folder / f"{spec.component}.onnx"
     onnx.save(model, path)
     return Case(path, spec)
+
+
+def feed(executable: Executable, state: State, x: np.ndarray, start: int) -> np.ndarray:
+    """Run the tokens x [n, D] at cache slots start.. and return their answers [n, D]."""
+    inputs = {"x": x[None], "mask": causal_mask(start, len(x)), "write_index": np.array([start])}
+    return executable.run(inputs, state)["y"][0]
+
+
+def tokens(seed: int, n: int = CAPACITY) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, D)).astype(np.float32)
+
+
+def frames(seed: int, n: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).standard_normal((n, 1, CHANNELS, FRAMES)).astype(np.float32))

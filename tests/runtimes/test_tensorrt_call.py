@@ -19,7 +19,7 @@ class Book:
     name = "book"
 
     def __init__(self, can_capture: bool = True) -> None:
-        self.can_capture = can_capture
+        self.can_capture, self.device = can_capture, 0
         self.memory: dict[int, np.ndarray[Any, Any]] = {}
         self.done: list[str] = []
         self.tables: list[dict[str, int]] = []

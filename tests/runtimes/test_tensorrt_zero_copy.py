@@ -144,6 +144,19 @@ class Engine:
         return self._book
 
 
+class OnAnotherGpu:
+    """A tensor of GPU 1, as far as DLPack goes: a numpy capsule whose device is told to be another."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros((1, 3, 8), np.float32)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 1
+
+    def __dlpack__(self, *, stream: int) -> Any:
+        return self.array.__dlpack__()
+
+
 def test_a_bound_device_array_is_read_where_it_lies_and_a_host_array_is_copied() -> None:
     book = Book()
     executable = EngineExecutable(Engine(book), SPEC, book)
@@ -162,5 +175,7 @@ def test_a_bound_device_array_is_read_where_it_lies_and_a_host_array_is_copied()
     assert (y == 14).all()
     with pytest.raises(InputError, match="read-only"):
         executable.prepare(state, {"S": 3}, {"y": x})
+    with pytest.raises(InputError, match="'x' lies on GPU 1, the engine runs on GPU 0"):
+        executable.prepare(state, {"S": 3}, {"x": OnAnotherGpu()})
     with pytest.raises(InputError, match="no input or output 'z'"):
         executable.prepare(state, {"S": 3}, {"z": x})

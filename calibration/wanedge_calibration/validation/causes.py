@@ -151,9 +151,8 @@ def swapped(reference: Model, candidate: Model, components: Sequence[str]) -> Mo
 
 def _load(graph: ModelProto, spec: GraphSpec) -> Executable:
     runtime = open_runtime("onnxruntime", RuntimeOptions(threads=1))
-    with TemporaryDirectory(
-        prefix="wanedge-layers-"
-    ) as folder:  # a runtime maps the weights, which may be unlinked then
+    # The runtime maps the weights; what is mapped may be unlinked.
+    with TemporaryDirectory(prefix="wanedge-layers-") as folder:
         write_graph(graph, Path(folder), spec.component)
         return runtime.load(Path(folder) / f"{spec.component}.onnx", spec)
 

@@ -14,9 +14,13 @@ Bytes = NDArray[np.uint8]
 
 
 class CudaProvider(Protocol):
-    """Memory, streams and events of one device. Addresses are integers; streams, events and graphs are opaque."""
+    """Memory, streams and events of the GPU with index `device`.
+
+    Addresses are integers; streams, events and graphs are opaque.
+    """
 
     name: str
+    device: int
     can_capture: bool
 
     def allocate(self, nbytes: int) -> int:

@@ -16,6 +16,7 @@ class CudaCoreProvider:
     def __init__(self, device: int = 0) -> None:
         import cuda.core as core
 
+        self.device = device
         self._core = core
         self._device = core.Device(device)
         self._device.set_current()

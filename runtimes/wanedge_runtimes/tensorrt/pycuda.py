@@ -17,6 +17,7 @@ class PycudaProvider:
     def __init__(self, device: int = 0) -> None:
         import pycuda.driver as driver
 
+        self.device = device
         driver.init()
         self._driver = driver
         self._context = driver.Device(device).retain_primary_context()

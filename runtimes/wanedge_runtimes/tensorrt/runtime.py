@@ -166,7 +166,7 @@ class EngineExecutable:
                 )
             tensor, written = tensors[name]
             found = device_array(array, self._cuda.handle(stream))
-            require_fits(found, name, tensor.dtype, tensor.concrete(dims), written=written)
+            require_fits(found, name, tensor.dtype, tensor.concrete(dims), device=self._cuda.device, written=written)
             addresses[name] = found.address
         return addresses
 

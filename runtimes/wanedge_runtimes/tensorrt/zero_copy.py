@@ -70,13 +70,13 @@ def device_array(array: Any, stream: int | None = None) -> DeviceArray:
         return from_interface(interface)
     if not hasattr(array, "__dlpack_device__"):
         raise InputError(f"a {type(array).__name__} is not in device memory", hint=_ELSEWHERE)
-    kind, _ = map(int, array.__dlpack_device__())
+    kind, device = map(int, array.__dlpack_device__())
     if kind not in (_CUDA, _CUDA_MANAGED):
         raise InputError(
             f"a {type(array).__name__} is in {_MEMORY.get(kind, f'memory of kind {kind}')}, not on a CUDA device",
             hint=_ELSEWHERE,
         )
-    return from_dlpack(array, stream)
+    return from_dlpack(array, stream)._replace(device=device)
 
 
 def from_interface(interface: Mapping[str, Any]) -> DeviceArray:

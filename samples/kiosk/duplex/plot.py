@@ -35,8 +35,9 @@ from samples.kiosk.speech.utterances import (
     Heard,
     Utterance,
     visitor_utterance,
+    worlds_of,
 )
-from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
+from samples.kiosk.speech.world import World
 from wanedge.config import FPS
 from wanedge_runtimes.errors import InputError
 
@@ -68,8 +69,7 @@ def plotted(
 ) -> Script:
     """The script that `write_script` describes."""
     rng = script_stream(split, seed, kind, f"plot {units}")
-    known = TRAINING_WORLDS if split in ("train", "validation", "natural") else HELD_OUT_WORLDS
-    choice = known if worlds is None else worlds
+    choice = worlds_of(split) if worlds is None else worlds
     if not choice:
         raise InputError("there is no world to choose from", hint="pass at least one, or None for all")
     world = choice[int(rng.integers(len(choice)))]

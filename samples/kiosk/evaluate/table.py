@@ -36,8 +36,9 @@ WHAT: Final = {
 
 
 def measures_table(measures: Mapping[str, Measure], note: str = "") -> str:
-    """A section with every measure, those with a bar first. note: HTML above the table."""
-    ordered = sorted(measures.items(), key=lambda one: one[1].bar is None)
+    """A section with every measure, those with a bar first, each group in the order of WHAT. note: HTML above it."""
+    places = {name: place for place, name in enumerate(WHAT)}
+    ordered = sorted(measures.items(), key=lambda one: (one[1].bar is None, places.get(one[0], len(WHAT))))
     rows = "".join(_row(name, measure) for name, measure in ordered)
     return (
         '<section><h2>Measures</h2><p class="note">Each with its 95 % interval. A bar is met or missed by the value. '

@@ -16,6 +16,7 @@ from samples.kiosk.speech.noises import Rng, babble, music, pink, white
 from samples.kiosk.speech.recordings import HELD_OUT_PROMPTS, SPEAKER, prompt
 from samples.kiosk.speech.split import SPLITS, Split, recipes
 from samples.kiosk.speech.voices import synthesize
+from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
 from samples.kiosk.tools import OUT
 from wanedge_runtimes.errors import InputError
 
@@ -87,6 +88,11 @@ class GuideUtterance:
     words: tuple[Word, ...]
     speech_start: int
     speech_end: int
+
+
+def worlds_of(split: Heard) -> tuple[World, ...]:
+    """The worlds of a split's conversations: those for training where its voices are, else those held out."""
+    return TRAINING_WORLDS if split in ("train", "validation", "natural") else HELD_OUT_WORLDS
 
 
 def visitor_utterance(
