@@ -1,6 +1,7 @@
 """What many tests share: one small bundle, exported once for a state of the sources."""
 
 import hashlib
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ ROOT = Path(__file__).parent.parent
 # A busy machine is slow, and no claim of these tests is about time.
 settings.register_profile("wanedge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wanedge")
+
+
+# Started in the background of a script, a process ignores Ctrl-C, and so do its children; some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
