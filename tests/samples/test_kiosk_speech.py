@@ -24,6 +24,7 @@ from samples.kiosk.speech.split import SPLITS, recipes, side
 from samples.kiosk.speech.utterances import CLEAN, HEARD, SOUNDS, background, guide_utterance, visitor_utterance
 from samples.kiosk.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, installed, synthesize
 from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, WORLDS, World
+from samples.kiosk.training.ears import WORD_INTENTS
 from tokenizers import Tokenizer
 
 from wanedge_export.tokenizer import LOBBY
@@ -230,6 +231,15 @@ def test_real_recordings_take_turns() -> None:
     assert len({audio_hash(one.pcm) for one in heard}) == count
     assert {one.intent for one in heard} <= set(INTENTS)
     assert all(0.2 < one.pcm.size / SAMPLE_RATE < 3 for one in heard)
+
+
+@needs_voices
+def test_phrases_can_be_asked_for_by_their_length() -> None:
+    said = [visitor_utterance("train", seed, WORD_INTENTS, CLEAN, most_words=1).text for seed in range(20)]
+    assert all(" " not in text for text in said)
+    assert len(set(said)) > 5
+    with pytest.raises(InputError, match="nothing to choose from"):
+        visitor_utterance("train", 0, ["toilets"], CLEAN, most_words=1)
 
 
 @needs_voices

@@ -9,8 +9,9 @@ import pytest
 import torch
 from samples.kiosk.speech.world import World
 from samples.kiosk.training import duplex
-from samples.kiosk.training.assemble import scale_latents
+from samples.kiosk.training.assemble import scale_latents, take_ears
 from samples.kiosk.training.duplex import DuplexStage, Lesson
+from samples.kiosk.training.ears import EarsStage
 from samples.kiosk.training.loop import Losses, Plan, Trainer
 from samples.kiosk.training.muon import orthogonalised
 from samples.kiosk.training.pool import Encoded
@@ -199,6 +200,7 @@ class LineStage:
 
     def __init__(self) -> None:
         self.module = Line()
+        self.components = {"line": self.module}
 
     def batch(self, step: int) -> Tensor:
         return torch.from_numpy(np.random.default_rng(step).standard_normal(8).astype(np.float32))
@@ -242,6 +244,33 @@ def test_a_new_run_begins_with_anothers_averaged_weights_and_its_own_goes_on(tmp
     with pytest.raises(InputError, match="no checkpoint") as error:
         Trainer(LineStage(), plan, tmp_path / "third", "line", start_from=tmp_path / "line" / "last.pt")
     assert "training line" in str(error.value.hint)
+
+
+def test_a_new_run_begins_with_a_whole_models_components(tmp_path: Path) -> None:
+    """Ears and backbone go on from what was shipped, without the checkpoints it was made of."""
+    config = mini()
+    shipped, path = ReferenceModel(config, seed=5), tmp_path / "whole.safetensors"
+    shipped.save(path, torch.float16)
+    stage = EarsStage(config)
+    Trainer(stage, Plan(steps=1), tmp_path / "ears", "ears", start_from=path)
+    for name, tensor in shipped.audio_encoder.state_dict().items():
+        assert torch.equal(stage.module.encoder.state_dict()[name], tensor.half().float()), name
+    with pytest.raises(InputError, match="does not hold line"):
+        Trainer(LineStage(), Plan(steps=1), tmp_path / "line", "line", start_from=path)
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="does not hold line"):
+        Trainer(LineStage(), Plan(steps=1), tmp_path / "line", "line", start_from=tmp_path / "cut.safetensors")
+
+
+def test_senses_trained_further_replace_the_shipped_ears_alone(tmp_path: Path) -> None:
+    shipped = ReferenceModel(mini(), seed=5)
+    stage = EarsStage(shipped.config, seed=3)
+    Trainer(stage, Plan(steps=1), tmp_path / "ears-further", "ears").save()
+    before = {name: tensor.clone() for name, tensor in shipped.state_dict().items()}
+    take_ears(shipped, tmp_path, "ears-further")
+    changed = {name.split(".")[0] for name, old in before.items() if not torch.equal(shipped.state_dict()[name], old)}
+    assert changed == {"audio_encoder"}
+    assert torch.equal(shipped.audio_encoder.fold.weight, stage.module.encoder.fold.weight)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ VOICES: Final = (
 SHORT_PHRASES_ONLY: Final = (
     "af_alloy", "af_jessica", "af_river", "af_sarah", "bf_isabella", "bf_alice",
     "am_adam", "am_echo", "am_eric", "am_liam", "bm_lewis", "bm_daniel",
+    "af_aoede", "af_sky", "bf_lily", "bm_fable",
 )  # fmt: skip
 SHORT: Final = 2  # words
 _ACCENTS: Final = {"a": "en-us", "b": "en-gb"}

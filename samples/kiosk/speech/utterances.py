@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeVar
 import numpy as np
 
 from samples.kiosk.speech.augment import at_level, in_room, resampled, room, with_noise
-from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, ClipCache, Samples
+from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, ClipCache, Recipe, Samples
 from samples.kiosk.speech.intents import INTENTS, spoken
 from samples.kiosk.speech.joe import joe, say
 from samples.kiosk.speech.kokoro import natural_recipes, say_naturally
@@ -101,11 +101,13 @@ def visitor_utterance(
     intents: Sequence[str] = tuple(INTENTS),
     conditions: Conditions = LOBBY,
     tool: str | None = None,
+    most_words: int | None = None,
 ) -> Utterance:
     """The visitor's utterance of a seed; the same arguments always give the same samples.
 
     split: "real" is the human speaker's recordings, taken in turn by seed, all their intents whatever `intents` says;
-    "natural" are training's phrasings by Kokoro's voices. tool: only this synthesiser's voices of a Split.
+    "natural" are training's phrasings by Kokoro's voices. tool: only this synthesiser's voices of a Split. most_words:
+    no longer phrases than this.
     Raises MissingExtra when a tool is missing, InputError for an unknown split or an intent that the split lacks.
     """
     rng = _generator("visitor", split, seed)
@@ -113,14 +115,18 @@ def visitor_utterance(
         held = HELD_OUT_PROMPTS[seed % len(HELD_OUT_PROMPTS)]
         clip, intent, text, voice = prompt(held.name), held.intent, held.text, SPEAKER
     elif split == "natural":
-        recipe = _chosen(rng, natural_recipes(intent := _chosen(rng, intents)))
+        recipe = _chosen(rng, _some(natural_recipes(intent := _chosen(rng, intents)), None, most_words))
         clip, text, voice = CACHE.get(recipe, say_naturally), recipe.text, f"kokoro {recipe.voice}"
     else:
         intent = _chosen(rng, intents)
-        recipe = _chosen(rng, [r for r in recipes(split, intent) if tool in (None, r.tool)])
+        recipe = _chosen(rng, _some(recipes(split, intent), tool, most_words))
         clip, text, voice = CACHE.get(recipe, synthesize), recipe.text, f"{recipe.tool} {recipe.voice}"
     heard = _as_heard(rng, clip, split, conditions)
     return Utterance(heard.pcm, SAMPLE_RATE, intent, text, voice, heard.speech_start, heard.speech_end)
+
+
+def _some(recipes: Sequence[Recipe], tool: str | None, most_words: int | None) -> list[Recipe]:
+    return [r for r in recipes if tool in (None, r.tool) and (most_words is None or len(r.text.split()) <= most_words)]
 
 
 def background(split: Heard, seed: int, count: int, sound: Sound, dbfs: float) -> Samples:

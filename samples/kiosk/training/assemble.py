@@ -27,7 +27,7 @@ from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
 from samples.kiosk.training.loop import take_average
 from samples.kiosk.training.video_vae import VideoVae
 from wanedge.cli.outcome import reported
-from wanedge.config import TINY, ModelConfig
+from wanedge.config import TINY
 from wanedge_export.model import ReferenceModel
 
 SHIPPED: Final = Path(__file__).parents[1] / "weights"
@@ -51,6 +51,22 @@ def encoders(
         with torch.no_grad():
             take_codecs(model, folder)
         take_senses(model, folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path)
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def senses(
+    path: Annotated[Path, typer.Argument(help="Where the weights go.")] = OUT / "encoders.safetensors",
+    weights: Annotated[Path, typer.Option(help="A whole model, as shipped.")] = SHIPPED / "kiosk-tiny.safetensors",
+    stage: Annotated[str, typer.Option(help="The stage that trained the ears last.")] = "ears-further",
+    folder: Folder = CHECKPOINTS,
+) -> None:
+    """A whole model with ears that were trained further, float32: its backbone goes on from where it was."""
+    with reported():
+        model = ReferenceModel.load(TINY, weights)
+        take_ears(model, folder, stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -98,13 +114,16 @@ def take_codecs(model: ReferenceModel, folder: Path) -> None:
 
 def take_senses(model: ReferenceModel, folder: Path) -> None:
     """Ears and eyes, without the heads that taught them."""
-    config: ModelConfig = model.config
-    ears = ListeningEars(config)
-    averaged(ears, folder / "ears" / "last.pt")
-    eyes = WatchingEyes(config)
+    take_ears(model, folder)
+    eyes = WatchingEyes(model.config)
     averaged(eyes, folder / "eyes" / "last.pt")
-    model.audio_encoder.load_state_dict(ears.encoder.state_dict())
     model.video_encoder.load_state_dict(eyes.encoder.state_dict())
+
+
+def take_ears(model: ReferenceModel, folder: Path, stage: str = "ears") -> None:
+    ears = ListeningEars(model.config)
+    averaged(ears, folder / stage / "last.pt")
+    model.audio_encoder.load_state_dict(ears.encoder.state_dict())
 
 
 def take_backbone(model: ReferenceModel, folder: Path, stage: str = "duplex") -> None:

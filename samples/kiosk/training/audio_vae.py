@@ -66,6 +66,7 @@ class AudioVaeStage:
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
         self.module = AudioVae(config)
+        self.components = {"audio_vae_encoder": self.module.encoder, "audio_decoder": self.module.decoder}
 
     def batch(self, step: int) -> Tensor:
         """pcm [BATCH, UNITS * samples]."""

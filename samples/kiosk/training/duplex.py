@@ -102,7 +102,8 @@ class DuplexStage:
         self.model, self.seed, self.lesson_at = model, seed, lesson_at
         self.config: ModelConfig = model.config
         self.tokenizer = Tokenizer(LOBBY, self.config)
-        self.module = nn.ModuleDict({name: getattr(model, name) for name in MOVED})
+        self.components = {name: getattr(model, name) for name in MOVED}
+        self.module = nn.ModuleDict(self.components)
         self.held_out = [c for c in conversations if len(c.audio)][:HELD_OUT]
         kept = {id(c) for c in self.held_out}
         self.all = [c for c in conversations if id(c) not in kept]

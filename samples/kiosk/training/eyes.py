@@ -52,6 +52,7 @@ class EyesStage:
         torch.manual_seed(seed)
         self.config, self.seed, self.clips = config, seed, CLIPS
         self.module = WatchingEyes(config)
+        self.components = {"video_encoder": self.module.encoder}
 
     def batch(self, step: int) -> list[Seen]:
         rng = np.random.default_rng([self.seed, step])

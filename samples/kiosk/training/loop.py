@@ -8,13 +8,15 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -31,6 +33,10 @@ class Stage(Protocol[B]):
     @property
     def module(self) -> nn.Module:
         """Everything with weights, auxiliary heads included."""
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]:
+        """What of the module a whole model has too, by its name there: what shipped weights can give."""
 
     def batch(self, step: int) -> B:
         """The batch of a step; the same step always gives the same batch."""
@@ -74,8 +80,8 @@ class Plan:
 class Trainer(Generic[B]):
     """Runs a stage along a plan, in a folder that holds its checkpoint `last.pt` and its log `log.jsonl`.
 
-    start_from: an earlier run's checkpoint whose averaged weights a new run begins with; a run that has a checkpoint of
-    its own goes on from there.
+    start_from: what a new run begins with: an earlier run's checkpoint (its averaged weights), or a whole model's
+    safetensors (the components that this stage trains). A run that has a checkpoint of its own goes on from there.
     """
 
     def __init__(self, stage: Stage[B], plan: Plan, folder: Path, name: str, start_from: Path | None = None) -> None:
@@ -88,7 +94,10 @@ class Trainer(Generic[B]):
         if self._checkpoint.exists():
             self._resume()
         elif start_from is not None:
-            take_average(stage.module, start_from)
+            if start_from.suffix == ".safetensors":
+                take_components(stage.components, start_from)
+            else:
+                take_average(stage.module, start_from)
             self.average.module.load_state_dict(stage.module.state_dict())
 
     @property
@@ -207,6 +216,21 @@ def take_average(module: nn.Module, checkpoint: Path) -> None:
     prefix = "module."
     weights = {name.removeprefix(prefix): t for name, t in held["average"].items() if name.startswith(prefix)}
     module.load_state_dict(weights)
+
+
+def take_components(components: Mapping[str, nn.Module], weights: Path) -> None:
+    """Give each component what a whole model's weights hold under its name. Raises InputError when they do not fit."""
+    try:
+        held = load_file(weights)
+        for name, component in components.items():
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): t.float() for key, t in held.items() if key.startswith(prefix)}
+            component.load_state_dict(own)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(
+            f"{weights} does not hold {', '.join(components)} of this model ({error})",
+            hint="give the safetensors of `assemble encoders` or `assemble ship`",
+        ) from error
 
 
 def parameters(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from samples.kiosk.tools import OUT
 from samples.kiosk.training.audio_vae import AudioVaeStage
 from samples.kiosk.training.duplex import DuplexStage, Lesson
-from samples.kiosk.training.ears import EarsStage
+from samples.kiosk.training.ears import WORD_SHARE, EarsStage
 from samples.kiosk.training.eyes import EyesStage
 from samples.kiosk.training.loop import Plan, Stage
 from samples.kiosk.training.pool import conversations
@@ -67,6 +67,10 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
     ),
     "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
     "ears": (lambda _: EarsStage(TINY), Plan(steps=1400, rate=2e-3, muon=True, measure_every=250)),
+    "ears-further": (
+        lambda _: EarsStage(TINY, seed=1, word_share=WORD_SHARE),
+        Plan(steps=2000, rate=1e-3, hold=0.3, muon=True, measure_every=250),
+    ),
     "eyes": (lambda _: EyesStage(TINY), Plan(steps=2400, rate=1e-3, hold=0.2)),
     "duplex": (_duplex(lesson_at), Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
     "duplex-further": (

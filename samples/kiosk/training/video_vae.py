@@ -45,6 +45,7 @@ class VideoVaeStage:
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
         self.module = VideoVae(config)
+        self.components = {"video_vae_encoder": self.module.encoder, "video_decoder": self.module.decoder}
         self.clips = CLIPS
         self._weight: Tensor | None = None
 
