@@ -27,6 +27,7 @@ from samples.kiosk.evaluate.commit import commit
 from samples.quantization import measured
 from samples.quantization.clips import world_of, write_clips
 from samples.quantization.power import GateBench, Trial, power, run_trials
+from samples.quantization.shaken import shaken
 from wanedge.bundle import Bundle
 from wanedge.cli.console import stdout, table
 from wanedge.cli.outcome import FAILED, Misuse, reported
@@ -126,6 +127,7 @@ class Proof:
             "replies-int8": lambda: self._replies("int8"),
             "replies-fp8": lambda: self._replies("fp8-qdq"),
             "drift": self._drift,
+            "drift-shaken": self._drift_shaken,
             "memory": self._memory,
         }
 
@@ -224,17 +226,27 @@ class Proof:
         value = float(away) if compared.drifts else None
         return found | {"int8_drift_curves_with_a_slope": Measure(value=value, unit="curves", n=n, bar="== 0")}
 
+    def _drift_shaken(self) -> Measures:
+        """What drift there is without any 8 bits."""
+        bundle = self.bundle()
+        with TemporaryDirectory(prefix="wanedge-shaken-") as folder:
+            other = shaken(bundle, bundle.variant("fp32"), Path(folder) / "shaken")
+            long = write_clips(self.folder / "long", HELD_OUT, 1, self.size.drift)
+            compared = self._compare("fp32", long, other)
+        return {f"shaken_drift_{k}": m.model_copy(update={"bar": None}) for k, m in _drifts(compared).items()}
+
     def _memory(self) -> Measures:
         clips = find_clips(write_clips(self.folder / "train", "train", 4, 125))
         units = self.size.memory if self.quick else round(self.size.memory * self.hours)
         world = world_of("train").text
         return {"calibration_growth": measured.calibration_growth(self.bundle(), clips, units, world, lambda _u: None)}
 
-    def _compare(self, variant: str, paths: list[Path]) -> Compared:
+    def _compare(self, variant: str, paths: list[Path], candidate: Bundle | None = None) -> Compared:
         bundle = self.bundle()
+        candidate = candidate or bundle
         return compare(
-            bundle,
-            bundle.variant(variant),
+            candidate,
+            candidate.variant(variant),
             bundle,
             bundle.variant("fp32"),
             find_clips(paths),

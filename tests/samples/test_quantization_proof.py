@@ -14,6 +14,7 @@ from samples.kiosk.speech.utterances import HEARD
 from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
 from samples.quantization import clips, measured, prove
 from samples.quantization.prove import FULL, QUICK, VARIANTS, Proof
+from samples.quantization.shaken import AMOUNT, shaken
 from typer.testing import CliRunner, Result
 
 from tests.bundles import FILES, contents
@@ -22,6 +23,8 @@ from wanedge.bundle import Bundle, BundleWriter, Contents
 from wanedge.config import FRAMES_PER_UNIT
 from wanedge.figures import Figures, Measure
 from wanedge_calibration.clips import find_clips, save_units
+from wanedge_calibration.graph.sites import weights
+from wanedge_calibration.graph.storage import read_graph
 
 times = st.lists(st.floats(0.5, 500.0), min_size=1, max_size=40)
 
@@ -90,6 +93,24 @@ def test_variants_are_timed_in_turns_and_without_the_warm_up(mini_bundle: Bundle
     spent = measured.unit_times(mini_bundle, ["fp32", "fp32"], units, "", 1)
     assert [len(one) for one in spent] == [3, 3]
     assert min(map(min, spent)) > 0
+
+
+def test_a_shaken_model_is_the_same_one_with_every_matrix_moved_a_little(mini_bundle: Bundle, tmp_path: Path) -> None:
+    variant = mini_bundle.variant("fp32")
+    other = shaken(mini_bundle, variant, tmp_path / "shaken.wanedge")
+    assert other.digest != mini_bundle.digest
+    moved = 0
+    for component in variant.graphs:
+        ours, theirs = (weights(read_graph(b.graph(component, b.variant("fp32"))[0])) for b in (mini_bundle, other))
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            matrix = value.dtype == np.float32 and value.ndim > 1
+            assert matrix or np.array_equal(value, theirs[name])
+            np.testing.assert_allclose(theirs[name], value, rtol=1.01 * AMOUNT)
+            moved += matrix and not np.array_equal(value, theirs[name])
+    assert moved > len(variant.graphs)
+    again = shaken(mini_bundle, variant, tmp_path / "again.wanedge")
+    assert again.digest == other.digest
 
 
 @pytest.mark.parametrize(("asked", "after"), [(1, 0), (4, 2)])

@@ -14,7 +14,7 @@ the two-step student makes.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ WORLD_SLOTS: Final = 18
 HELD_OUT: Final = 12  # conversations of the pool that only measure
 MEASURED: Final = 24  # crops
 TOLD_SHARE: Final = 0.4  # of the listening crops hold a reply that tells something of the world
+TOLD_IN_TURN: Final[tuple[Told, ...]] = ("name", "hours", "hours")
+COPIED_WEIGHT: Final = 4.0  # a word that is right only if it was read in the world, and is one of many
 PHRASE_UNITS: Final = 14  # a crop with a reply begins at most so long before it, so that the phrase is in it
 MOVED: Final = ("backbone", "text_embed", "flow_in", "flow_out")  # what this stage trains; the rest is frozen
 
@@ -110,8 +112,8 @@ class DuplexStage:
         self.faces = [c for c in self.all if len(c.audio)]
         self.retell = Retelling(self.tokenizer)
         told = [(c, self.retell.told(c.texts)) for c in self.all]
-        # Whoever appears is greeted by name, so names come more often than hours: the two take turns.
-        every = [[(c, units[what]) for c, units in told if len(units[what])] for what in get_args(Told)]
+        # Whoever appears is greeted by name, so names come more often than hours; one word is learned sooner than two.
+        every = [[(c, units[what]) for c, units in told if len(units[what])] for what in TOLD_IN_TURN]
         self.telling = [some for some in every if some]
         self.speak = next(token for token, name in self.tokenizer.states.items() if name == "<speak>")
 
@@ -189,6 +191,7 @@ class DuplexStage:
             t=t,
         )
         weights = np.where(thoughts == self.tokenizer.pad, PAD_WEIGHT, 1.0).astype(np.float32)
+        weights[..., 1:][texts != np.stack([crop.clip.texts[crop.part] for crop in crops])] = COPIED_WEIGHT
         if PARTS[lesson] == SPEAKING_PARTS:  # when and what to say can't be known without the visitor
             weights[:] = 0.0
         return Lessons(
