@@ -1,7 +1,7 @@
 """The same conversation in another world: a backbone that only listens learns to read the world text, not to know it.
 
-Name and hours change in the world and in the replies at once. Half of the time they become words that no world has, so
-that only copying is right.
+Name and hours change in the world and in the replies at once. Now and then they become words that no world has, so that
+only copying is right: seldom, for what can't be looked up is learned much later, and holds up what can.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Ids = NDArray[np.int64]
 Rng = np.random.Generator
 Told = Literal["name", "hours"]
 
-UNHEARD_OF_SHARE: Final = 0.5
+UNHEARD_OF_SHARE: Final = 0.1
 SHORTEST: Final = 4  # characters of a word that serves as a name or an hour, its blank included
 
 
