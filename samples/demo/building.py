@@ -32,10 +32,11 @@ def build_demo_engines(
             _say(f"{told} is there already")
             return
         linted = tuple(_lint(opened, name) for name in TARGETS)
-        machine = Machine.of(collect())
+        facts = collect()
+        machine, at_once = Machine.of(facts), max(1, int(facts.cpu.usable))
         answers = {name: service(target_named(name), machine).build for name in TARGETS}
         absent = "; ".join(f"{name}: {answer.why}" for name, answer in answers.items() if not answer.yes)
-        rows = () if absent else tuple(row for name in TARGETS for row in _build(bundle, name, machine))
+        rows = () if absent else tuple(row for name in TARGETS for row in _build(bundle, name, machine, at_once))
         EnginesRun(
             note=opened.manifest.weights_note,
             library=f"tensorrt-rtx {machine.libraries.get('tensorrt-rtx', 'none')}",
@@ -68,7 +69,7 @@ def _lint(bundle: Bundle, name: str) -> Linted:
     )
 
 
-def _build(bundle: Path, name: str, machine: Machine) -> tuple[EngineRow, ...]:
+def _build(bundle: Path, name: str, machine: Machine, at_once: int) -> tuple[EngineRow, ...]:
     target = target_named(name)
     result = build_bundle(
         Bundle.open(bundle),
@@ -76,6 +77,7 @@ def _build(bundle: Path, name: str, machine: Machine) -> tuple[EngineRow, ...]:
         PRECISION,
         machine,
         cpu_only=True,
+        at_once=at_once,
         command="make demo",
         log=lambda line: _say(f"{name}: {line}"),
     )

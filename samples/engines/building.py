@@ -1,22 +1,23 @@
-"""One graph linted, and built twice, each time in a process of its own."""
+"""Every graph of a cell linted and built twice: once as `wanedge build` does it, once alone."""
 
 from __future__ import annotations
 
 import hashlib
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from samples.engines.plan import VARIANTS, Job
+from samples.engines.plan import VARIANTS, Cell, Job
 from samples.engines.record import Record, append, read_records
 from wanedge.bundle import Bundle
-from wanedge_export.build import BuildError, BuiltEngine, block_profiles
+from wanedge_export.build import BuildError, BuiltEngine, block_profiles, build_bundle
 from wanedge_export.build.apart import build_apart
-from wanedge_export.lint import Graph, lint_graph
-from wanedge_runtimes.targets import Target, target_named
-
-REBUILDS = 2  # builds of a graph in all; what differs between two differs
+from wanedge_export.lint import Finding, Graph, lint_graph
+from wanedge_runtimes.doctor import collect
+from wanedge_runtimes.targets import Machine, target_named
 
 Told = Callable[[Job], None]
 
@@ -24,70 +25,112 @@ Told = Callable[[Job], None]
 def take_records(bundle: Bundle, jobs: Sequence[Job], kept: Path, library: str, told: Told) -> list[Record]:
     """A record for every job, in order: the kept one of these graphs and this library, or a new one.
 
-    kept: the file of records, which grows. library: version of TensorRT-RTX. told: before every job.
+    kept: the file of records, which grows by whole cells. library: version of TensorRT-RTX. told: before every job.
     """
     known = read_records(kept)
     records = []
-    for job in jobs:
-        told(job)
-        record = next((each for each in known if each.is_of(job, library)), None)
-        if record is None:
-            record = build_record(bundle, job, library)
-            append(kept, [record])
-        records.append(record)
+    for cell, group in groupby(jobs, lambda job: job.cell):
+        own = list(group)
+        found = [next((each for each in known if each.is_of(job, library)), None) for job in own]
+        there = [record for record in found if record is not None]
+        if len(there) < len(own):
+            there = list(cell_records(bundle, cell, own, library, told))
+            append(kept, there)
+        else:
+            for job in own:
+                told(job)
+        records += there
     return records
 
 
-def build_record(bundle: Bundle, job: Job, library: str) -> Record:
-    """Lint the job's graph, and build it whatever the linter says: twice, or once where it is refused."""
-    cell = job.cell
-    target = target_named(cell.target)
-    path, _ = bundle.graph(job.component, VARIANTS[cell.precision])
-    findings = lint_graph(Graph.load(path), target, job.component, target.library_named("tensorrt-rtx"))
-    engine: BuiltEngine | None = None
-    refused: str | None = None
-    digests: list[str] = []
-    wall, cpu = 0.0, 0.0
-    for attempt in range(REBUILDS):
+def cell_records(bundle: Bundle, cell: Cell, jobs: Sequence[Job], library: str, told: Told) -> Iterator[Record]:
+    """The cell's graphs, built together and then again one by one; where it should not build, each once."""
+    digests: dict[str, str] = {}
+    wall = cpu = 0.0
+    if cell.builds:
         started, used = perf_counter(), _children_seconds()
         try:
-            engine = _build(bundle, job, target)
-        except BuildError as error:
-            refused = error.what
-        if attempt == 0:
-            wall, cpu = perf_counter() - started, _children_seconds() - used
-        if engine is None or refused is not None:
-            break
+            digests = _built_together(bundle, cell)
+        except BuildError:
+            digests = {}  # one by one below, each with TensorRT-RTX's own words
+        wall, cpu = perf_counter() - started, _children_seconds() - used
+    for job in jobs:
+        told(job)
+        record = _record(bundle, job, library, digests.get(job.component))
+        yield record.model_copy(update={"seconds": wall / len(jobs), "cpu_seconds": cpu / len(jobs)})
+
+
+def _built_together(bundle: Bundle, cell: Cell) -> dict[str, str]:
+    """Digests of the engines that `wanedge build --cpu-only` puts into a copy of the bundle."""
+    facts = collect()
+    with TemporaryDirectory(prefix="wanedge-engines-") as folder:
+        made = build_bundle(
+            bundle,
+            target_named(cell.target),
+            cell.precision,
+            Machine.of(facts),
+            cpu_only=True,
+            source=VARIANTS[cell.precision],
+            output=Path(folder) / "built.wanedge",
+            at_once=max(1, int(facts.cpu.usable)),
+        )
+        return {
+            component: hashlib.sha256(made.bundle.path(files.graph).read_bytes()).hexdigest()
+            for component, files in made.variant.graphs.items()
+        }
+
+
+def _record(bundle: Bundle, job: Job, library: str, first: str | None) -> Record:
+    """Lint the job's graph, and build it whatever the linter says. first: digest of an engine that there already is."""
+    engine: BuiltEngine | None = None
+    refused: str | None = None
+    findings = _linted(bundle, job)
+    try:
+        engine = _built_alone(bundle, job)
+    except BuildError as error:
+        refused = error.what
+    digests = [] if first is None else [first]
+    if engine is not None:
         digests.append(hashlib.sha256(engine.content).hexdigest())
     return Record(
-        model=cell.model,
-        target=cell.target,
-        precision=cell.precision,
+        model=job.cell.model,
+        target=job.cell.target,
+        precision=job.cell.precision,
         component=job.component,
         graph=job.graph,
         library=library,
         lint=tuple(sorted({f.rule for f in findings if f.level == "error"})),
         warnings=sum(f.level == "warning" for f in findings),
         refused=refused,
-        seconds=wall,
-        cpu_seconds=cpu,
+        seconds=0.0,
+        cpu_seconds=0.0,
         engine_bytes=0 if engine is None else len(engine.content),
         sha256=tuple(digests),
         layers={} if engine is None else engine.info.layers,
     )
 
 
-def _build(bundle: Bundle, job: Job, target: Target) -> BuiltEngine:
+def _linted(bundle: Bundle, job: Job) -> tuple[Finding, ...]:
+    target = target_named(job.cell.target)
+    path, _ = bundle.graph(job.component, VARIANTS[job.cell.precision])
+    return lint_graph(Graph.load(path), target, job.component, target.library_named("tensorrt-rtx"))
+
+
+def _built_alone(bundle: Bundle, job: Job) -> BuiltEngine:
     variant = bundle.variant(VARIANTS[job.cell.precision])
     path, spec = bundle.graph(job.component, variant)
-    data = [bundle.path(each) for each in variant.graphs[job.component].data]
-    profiles = block_profiles(bundle.model, spec)
     return build_apart(
-        "tensorrt-rtx", path, spec, target, lambda _phase, _done, _steps: None, data=data, profiles=profiles
+        "tensorrt-rtx",
+        path,
+        spec,
+        target_named(job.cell.target),
+        lambda _phase, _done, _steps: None,
+        data=[bundle.path(each) for each in variant.graphs[job.component].data],
+        profiles=block_profiles(bundle.model, spec),
     )
 
 
 def _children_seconds() -> float:
-    """Processor seconds of all ended child processes: what a build costs, however busy the machine is."""
+    """Processor seconds of all ended child processes: what builds cost, however busy the machine is."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

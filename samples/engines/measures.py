@@ -23,6 +23,7 @@ def measures(records: Sequence[Record], cells: Sequence[Cell], layers: int) -> M
     built = [r for r in records if r.refused is None]
     meant = {(cell.target, cell.precision) for cell in cells if cell.builds}
     wanted = [r for r in records if (r.target, r.precision) in meant]
+    twice = [r for r in wanted if r.refused is None]
     found = {
         "build_seconds": _sum((r.seconds for r in wanted), "s", None if _prefix(cells) else BUILD_SECONDS),
         "build_cpu_seconds": _sum((r.cpu_seconds for r in wanted), "s"),
@@ -31,10 +32,10 @@ def measures(records: Sequence[Record], cells: Sequence[Cell], layers: int) -> M
         ),
         "lint_clean": Measure(value=_share(not r.lint for r in wanted), unit="share", n=len(wanted), bar="== 1"),
         "linter_agrees": Measure(value=_share(r.agrees for r in records), unit="share", n=len(records), bar="== 1"),
-        "rebuilt_identical": Measure(value=_share(r.identical for r in built), unit="share", n=len(built), bar="== 1"),
+        "rebuilt_identical": Measure(value=_share(r.identical for r in twice), unit="share", n=len(twice), bar="== 1"),
     }
-    for component in dict.fromkeys(r.component for r in built):
-        same = [r.identical for r in built if r.component == component]
+    for component in dict.fromkeys(r.component for r in twice):
+        same = [r.identical for r in twice if r.component == component]
         found[f"rebuilt_identical_{component}"] = Measure(value=_share(same), unit="share", n=len(same))
     for cell in (each for each in cells if each.builds):
         found |= _of_cell(cell, records)

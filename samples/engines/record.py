@@ -17,8 +17,9 @@ class Record(BaseModel):
 
     graph: as in `Job`. library: of TensorRT-RTX, to the build number.
     lint: rules of level error that the graph breaks. warnings: how many other findings.
-    refused: TensorRT-RTX's own words, None where it built. seconds, cpu_seconds: of the first build, with the start of
-    its process. engine_bytes: 0 where there is none. sha256: of every build's bytes.
+    refused: TensorRT-RTX's own words, None where it built. seconds, cpu_seconds: this graph's even share of what its
+    cell took when all were built together, linter and bundle included; 0 where nothing was to be built.
+    engine_bytes: 0 where there is none. sha256: of every build's bytes; two builds of what was to be built.
     layers: kinds in the parsed network, with their number; empty where there is no engine.
     """
 
@@ -46,8 +47,8 @@ class Record(BaseModel):
 
     @property
     def identical(self) -> bool:
-        """Every build gave the same bytes."""
-        return len(set(self.sha256)) == 1
+        """Two builds gave the same bytes."""
+        return len(self.sha256) > 1 and len(set(self.sha256)) == 1
 
     def is_of(self, job: Job, library: str) -> bool:
         cell = job.cell

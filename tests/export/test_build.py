@@ -17,6 +17,7 @@ from wanedge_export.build import BuildError, BuildOptions, block_profiles, build
 from wanedge_export.build.memory import estimate
 from wanedge_export.build.network import aliases, require_aliases
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.nvidia import Gpu
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 from wanedge_runtimes.targets import TARGETS, Machine, target_named
 from wanedge_runtimes.tensorrt.plan import Loaded, plan_call
@@ -258,6 +259,14 @@ def test_another_precision_or_device_is_refused_with_the_way_out(bundle: Bundle)
 def test_too_little_memory_is_said_before_anything_is_built(bundle: Bundle) -> None:
     with pytest.raises(BuildError, match="of memory"):
         build_bundle(bundle, RTX_40, "fp16", replace(HERE, memory_free=1 << 10), cpu_only=True)
+
+
+def test_tensorrt_times_kernels_on_the_device_and_builds_one_engine_at_a_time(bundle: Bundle) -> None:
+    target = target_named("h100")
+    (library,) = [each for each in target.libraries if each.name == "tensorrt"]
+    there = replace(HERE, gpus=(Gpu(name="H100", capability="9.0", memory=80 << 30),), libraries={"tensorrt": library.version})
+    with pytest.raises(BuildError, match="one engine at a time"):
+        build_bundle(bundle, target, "fp16", there, at_once=2)
 
 
 def test_what_the_linter_calls_an_error_is_not_built(bundle: Bundle) -> None:

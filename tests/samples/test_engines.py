@@ -1,10 +1,11 @@
 """The engines' figures: what is planned, what is kept, and what the numbers mean."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from samples.engines import building
-from samples.engines.building import build_record, take_records
+from samples.engines.building import cell_records, take_records
 from samples.engines.measures import measures
 from samples.engines.plan import CELLS, Cell, Job, jobs
 from samples.engines.record import Record, read_records
@@ -49,9 +50,9 @@ def test_shares_count_what_repeats_and_what_the_linter_foresaw() -> None:
     found = measures(records, (CELL, fp32), layers=4)
     assert found["graphs_built"].value == 1.0
     assert found["linter_agrees"].value == 0.75
-    assert found["rebuilt_identical"].value == pytest.approx(2 / 3)
+    assert found["rebuilt_identical"].value == 0.5
     assert found["rebuilt_identical_backbone"].value == 1.0
-    assert found["rebuilt_identical_flow_in"].value == 0.5
+    assert found["rebuilt_identical_flow_in"].value == 0.0
     assert found["build_seconds"].value == 4.0
     assert found["backbone_cache_updates"].met
     assert found["backbone_attentions"].met
@@ -79,48 +80,58 @@ def test_other_models_have_their_name_in_front() -> None:
     assert all(name.startswith("edge_") for name in found)
 
 
-def test_a_stopped_run_goes_on_and_another_graph_or_library_is_built_anew(
+def test_a_stopped_run_goes_on_by_cells_and_another_graph_or_library_is_built_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini_bundle: Bundle
 ) -> None:
     built: list[str] = []
 
-    def build(_bundle: Bundle, job: Job, library: str) -> Record:
-        built.append(job.component)
-        return record(job.component, graph=job.graph, library=library)
+    def build(_bundle: Bundle, cell: Cell, some: list[Job], library: str, _told: object) -> Iterator[Record]:
+        built.append(cell.precision)
+        for job in some:
+            yield record(job.component, precision=cell.precision, graph=job.graph, library=library)
 
-    monkeypatch.setattr(building, "build_record", build)
+    monkeypatch.setattr(building, "cell_records", build)
     kept = tmp_path / "records.jsonl"
-    one, two = Job(CELL, "flow_in", "g"), Job(CELL, "backbone", "g")
-    take_records(mini_bundle, [one], kept, "1.7.1", lambda _: None)
+    fp16 = [Job(CELL, "flow_in", "g"), Job(CELL, "backbone", "g")]
+    int8 = [Job(CELL._replace(precision="int8"), "flow_in", "g")]
+    take_records(mini_bundle, fp16, kept, "1.7.1", lambda _: None)
     with kept.open("a") as file:
         file.write('{"model": "cut off')  # a line that was being written
-    records = take_records(mini_bundle, [one, two], kept, "1.7.1", lambda _: None)
-    assert built == ["flow_in", "backbone"]
-    assert [r.component for r in records] == ["flow_in", "backbone"]
-    take_records(mini_bundle, [one, Job(CELL, "backbone", "other")], kept, "1.7.1", lambda _: None)
-    take_records(mini_bundle, [one], kept, "1.7.2", lambda _: None)
-    assert built == ["flow_in", "backbone", "backbone", "flow_in"]
+    records = take_records(mini_bundle, [*fp16, *int8], kept, "1.7.1", lambda _: None)
+    assert built == ["fp16", "int8"]
+    assert [(r.precision, r.component) for r in records] == [
+        ("fp16", "flow_in"),
+        ("fp16", "backbone"),
+        ("int8", "flow_in"),
+    ]
+    take_records(mini_bundle, [fp16[0], Job(CELL, "backbone", "other")], kept, "1.7.1", lambda _: None)
+    take_records(mini_bundle, int8, kept, "1.7.2", lambda _: None)
+    assert built == ["fp16", "int8", "fp16", "int8"]
     kept.write_text("{}\n")
     with pytest.raises(InputError, match="start anew"):
         read_records(kept)
 
 
+def test_one_build_repeats_nothing() -> None:
+    assert not record(sha256=("a",)).identical
+    assert not record(sha256=("a", "b")).identical
+    assert record(sha256=("a", "a")).identical
+
+
 @pytest.mark.slow
-def test_a_graph_is_linted_and_built_twice_and_a_refusal_is_kept_in_its_own_words(
+def test_a_cell_is_built_together_and_alone_and_a_refusal_is_kept_in_its_own_words(
     mini_bundle: Bundle, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
     bundle = half_bundle(mini_bundle, tmp_path / "mini")
-    planned = {j.component: j for j in jobs(bundle, [CELL])}
-    good = build_record(bundle, planned["flow_in"], "1.7.1")
-    assert good.refused is None
-    assert good.agrees
-    assert len(good.sha256) == 2
-    assert good.seconds > 0
-    assert good.layers
-    bad = build_record(
-        bundle, next(j for j in jobs(bundle, [CELL._replace(precision="fp32")]) if j.component == "backbone"), "1"
-    )
+    planned = list(jobs(bundle, [CELL]))
+    good = list(cell_records(bundle, CELL, planned, "1.7.1", lambda _: None))
+    assert [r.component for r in good] == [j.component for j in planned]
+    assert all(r.refused is None and r.agrees and len(r.sha256) == 2 and r.layers for r in good)
+    assert all(r.seconds > 0 and r.cpu_seconds > 0 for r in good)
+    fp32 = CELL._replace(precision="fp32", builds=False)
+    backbone = [j for j in jobs(bundle, [fp32]) if j.component == "backbone"]
+    (bad,) = cell_records(bundle, fp32, backbone, "1.7.1", lambda _: None)
     assert bad.refused
     assert "attention-fp32" in bad.lint
     assert bad.sha256 == ()

@@ -1,8 +1,8 @@
 """Engines for one target into a bundle: every graph linted, estimated, built, and written in one step."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import NamedTuple
 
 from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
@@ -14,8 +14,8 @@ from wanedge_export.build.listening import Progress
 from wanedge_export.build.memory import estimate, require_memory
 from wanedge_export.build.options import BuildOptions
 from wanedge_export.build.profiles import block_profiles
+from wanedge_export.build.together import Done, Job, build_together
 from wanedge_export.lint import Graph, lint_graph
-from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.targets import Library, Machine, Precision, Target, same_release, service
 from wanedge_runtimes.tensorrt.library import import_library
 
@@ -52,9 +52,10 @@ def build_bundle(
     every_component: bool = False,
     options: BuildOptions | None = None,
     output: Path | None = None,
+    at_once: int = 1,
     command: str = "wanedge build",
     log: Log = lambda _: None,
-    progress: Progress = lambda _phase, _done, _steps: None,
+    progress: Callable[[str], Progress] = lambda _component: lambda _phase, _done, _steps: None,
 ) -> BuildResult:
     """Build every graph that a session needs and add the engines as the variant `{target}-{precision}`.
 
@@ -64,6 +65,9 @@ def build_bundle(
         source: name of the variant whose graphs to build; by default the one of this precision.
         every_component: also those that only training and validation use.
         output: write a larger copy of the bundle there in place of replacing it.
+        at_once: engines that are built at the same time, a core each; fewer where memory is short. More than one only
+            with TensorRT-RTX: TensorRT times kernels on the device, and builds would disturb each other.
+        progress: who is told how a component's build goes on, from any thread.
 
     Raises BuildError; the bundle is then what it was.
     """
@@ -74,21 +78,22 @@ def build_bundle(
             hint=f"choose one of {', '.join(target.precisions)}, or another device: wanedge targets",
         )
     graphs = bundle.variant(source) if source else _graphs(bundle, target, precision)
-    import_library(chosen.name)  # its absence is better told before the first graph than after
-    engines: dict[str, BuiltEngine] = {}
-    built: list[Built] = []
-    for component in _components(graphs, every_component):
-        path, spec = bundle.graph(component, graphs)
-        data = [bundle.path(each) for each in graphs.graphs[component].data]
-        start = perf_counter()
-        engine = _build(
-            bundle, target, chosen, machine, path, data, spec, options or BuildOptions(), progress, precision
+    if at_once > 1 and chosen.name != "tensorrt-rtx":
+        raise BuildError(
+            "TensorRT times kernels on the device: it builds one engine at a time", hint="leave out --jobs"
         )
-        seconds = perf_counter() - start
-        size = sum(each.stat().st_size for each in (path, *data))
-        engines[component] = engine
-        built.append(Built(component, seconds, len(engine.content), size, engine.info.layers))
-        log(f"{component}: {len(engine.content) / 2**20:.1f} MiB in {seconds:.1f} s")
+    import_library(chosen.name)  # its absence is better told before the first graph than after
+    place = _Place(bundle, graphs, target, chosen, machine, options or BuildOptions(), precision)
+    jobs = [place.job(component, progress(component)) for component in _components(graphs, every_component)]
+
+    def told(each: Done) -> None:
+        log(f"{each.component}: {len(each.engine.content) / 2**20:.1f} MiB in {each.seconds:.1f} s")
+
+    done = build_together(jobs, at_once, machine.memory_free, told)
+    engines = {each.component: each.engine for each in done}
+    built = [
+        Built(c, seconds, len(engine.content), place.graph_bytes(c), engine.info.layers) for c, engine, seconds in done
+    ]
     variant = _variant(target, precision, chosen, graphs, engines)
     with BundleWriter.extend(bundle, output) as writer:
         for component, engine in engines.items():
@@ -153,42 +158,54 @@ def _components(graphs: Variant, every: bool) -> list[str]:
     return list(graphs.graphs) if every or not streaming else streaming
 
 
-def _build(
-    bundle: Bundle,
-    target: Target,
-    library: Library,
-    machine: Machine,
-    path: Path,
-    data: list[Path],
-    spec: GraphSpec,
-    options: BuildOptions,
-    progress: Progress,
-    precision: str,
-) -> BuiltEngine:
-    errors = [f for f in lint_graph(Graph.load(path), target, spec.component, library) if f.level == "error"]
-    if errors:
-        first = errors[0]
-        raise BuildError(
-            f"{spec.component} would not build for {target.name}: {first.node}: {first.what} "
-            f"(rule {first.rule}, lifted by: {first.lifted}; {len(errors)} errors in all)",
-            hint=first.mend,
+class _Place(NamedTuple):
+    """Where engines come from and go to."""
+
+    bundle: Bundle
+    graphs: Variant
+    target: Target
+    library: Library
+    machine: Machine
+    options: BuildOptions
+    precision: str
+
+    def job(self, component: str, progress: Progress) -> Job:
+        """A component's build. Raises BuildError when the linter or the memory is against it."""
+        path, spec = self.bundle.graph(component, self.graphs)
+        lint = lint_graph(Graph.load(path), self.target, component, self.library)
+        errors = [found for found in lint if found.level == "error"]
+        if errors:
+            first = errors[0]
+            raise BuildError(
+                f"{component} would not build for {self.target.name}: {first.node}: {first.what} "
+                f"(rule {first.rule}, lifted by: {first.lifted}; {len(errors)} errors in all)",
+                hint=first.mend,
+            )
+        profiles = block_profiles(self.bundle.model, spec, as_range=self.options.profiles == "range")
+        smallest = self.target.memory_gib[0] if self.target.memory_gib else None
+        needed = estimate(spec, self.graph_bytes(component), profiles)
+        require_memory(component, needed, self.machine.memory_free, smallest)
+        build = partial(
+            build_apart,
+            self.library.name,
+            path,
+            spec,
+            self.target,
+            progress,
+            data=self._data(component),
+            profiles=profiles,
+            options=self.options,
+            system=self.machine.system,
+            log_path=f"{_folder(self.target, self.precision)}/{component}.log",
         )
-    profiles = block_profiles(bundle.model, spec, as_range=options.profiles == "range")
-    smallest = target.memory_gib[0] if target.memory_gib else None
-    needed = estimate(spec, sum(each.stat().st_size for each in (path, *data)), profiles)
-    require_memory(spec.component, needed, machine.memory_free, smallest)
-    return build_apart(
-        library.name,
-        path,
-        spec,
-        target,
-        progress,
-        data=data,
-        profiles=profiles,
-        options=options,
-        system=machine.system,
-        log_path=f"{_folder(target, precision)}/{spec.component}.log",
-    )
+        return Job(component, needed.build, build)
+
+    def graph_bytes(self, component: str) -> int:
+        path, _ = self.bundle.graph(component, self.graphs)
+        return sum(each.stat().st_size for each in (path, *self._data(component)))
+
+    def _data(self, component: str) -> list[Path]:
+        return [self.bundle.path(each) for each in self.graphs.graphs[component].data]
 
 
 def _folder(target: Target, precision: str) -> str:

@@ -1,7 +1,7 @@
 """`wanedge build`: engines for a device into a bundle."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -9,6 +9,9 @@ from wanedge.cli.console import amount, print_json, progress, stdout, table
 from wanedge.cli.options import BundleArgument, JsonOption
 from wanedge.cli.outcome import require_bundle
 from wanedge_export.lint.cli import LibraryOption, TargetOption
+
+if TYPE_CHECKING:
+    from wanedge_export.build.listening import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +58,10 @@ def build(
         Path | None,
         typer.Option("-o", "--output", help="Write a larger copy of the bundle there; needed for archives."),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Engines built at once; with --cpu-only as many as there are cores."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build TensorRT engines for a device and add them to the bundle.
@@ -81,21 +88,29 @@ def build(
         version_compatible=version_compatible,
         compatibility=compatibility,
     )
+    facts = collect()
     with progress() as shown:
-        task = shown.add_task("building", total=None)
+
+        def of(component: str) -> "Progress":
+            task = shown.add_task(component, total=None)
+            return lambda phase, done, steps: shown.update(
+                task, description=f"{component}: {phase}", completed=done, total=steps or 1
+            )
+
         result = build_bundle(
             Bundle.open(bundle),
             chosen,
             precision,
-            Machine.of(collect()),
+            Machine.of(facts),
             cpu_only=cpu_only,
             library=chosen.library_named(library) if library else None,
             source=source,
             every_component=every_component,
             options=options,
             output=output,
+            at_once=jobs or (max(1, int(facts.cpu.usable)) if cpu_only else 1),
             command=f"wanedge build --target {target} --precision {precision}" + (" --cpu-only" if cpu_only else ""),
-            progress=lambda phase, done, steps: shown.update(task, description=phase, completed=done, total=steps or 1),
+            progress=of,
         )
     if as_json:
         print_json(
