@@ -36,7 +36,11 @@ def main(
         with TemporaryDirectory(prefix="wanedge-gate-") as folder, progress() as display:
             task = display.add_task("bundles judged", total=sabotages + honest)
             bench = GateBench(source, find_clips(clips), judge, units, world, Path(folder))
-            trials = run_trials(bench, sabotages, honest, lambda _trial: display.advance(task))
+
+            def told(_trial: Trial) -> None:
+                display.advance(task)
+
+            trials = [*run_trials(bench.sabotaged, sabotages, told), *run_trials(bench.requantized, honest, told)]
         command = shlex.join(["python", "-m", "samples.quantization", bundle.name, *sys.argv[2:]])
         figures = Figures(
             machine=machine_facts() | {"model": source.bundle.model.name, "weights": source.bundle.manifest.weights},

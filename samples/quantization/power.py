@@ -43,18 +43,26 @@ class GateBench:
         self._quantized = apply_recipe(source, default_recipe(source, "int8"), folder / "int8", only=True)
 
     def sabotaged(self, seed: int) -> Trial:
+        return self._sabotaged(seed, self._misses)
+
+    def sabotaged_streamed(self, seed: int) -> Trial:
+        """By what a run alone shows, as if nobody had looked into the files."""
+        return self._sabotaged(seed, self._streamed_misses)
+
+    def _sabotaged(self, seed: int, misses: "Misses") -> Trial:
         path = self._folder / f"broken-{seed}"
         broken, what = sabotage(self._quantized, self._quantized.variant("int8"), seed, path)
-        return self._judged(broken, what, path)
+        return self._judged(broken, what, path, misses)
 
     def requantized(self, seed: int) -> Trial:
         recipe, path = honest_recipe(self._source, seed), self._folder / f"honest-{seed}"
         made = apply_recipe(self._source, recipe, path, only=True)
-        return self._judged(made, Sabotage("honest", "", f"{recipe.calibrator}, smooth {recipe.smooth}"), path)
+        about = Sabotage("honest", "", f"{recipe.calibrator}, smooth {recipe.smooth}")
+        return self._judged(made, about, path, self._misses)
 
-    def _judged(self, candidate: Bundle, what: Sabotage, path: Path) -> Trial:
+    def _judged(self, candidate: Bundle, what: Sabotage, path: Path, misses: "Misses") -> Trial:
         try:
-            return Trial(what.kind, what.component, what.what, ", ".join(self._misses(candidate, path)))
+            return Trial(what.kind, what.component, what.what, ", ".join(misses(candidate, path)))
         finally:
             rmtree(path)
 
@@ -64,6 +72,13 @@ class GateBench:
         files = judged(inspect_files(candidate, variant, source, of).measures, self._gate.limits)
         if missed := [n for n, m in files.items() if m.met is False]:
             return missed
+        return self._all_misses(candidate, path)
+
+    def _streamed_misses(self, candidate: Bundle, path: Path) -> list[str]:
+        return [name for name in self._all_misses(candidate, path) if not name.startswith("stored.")]
+
+    def _all_misses(self, candidate: Bundle, path: Path) -> list[str]:
+        source, of, variant = self._source.bundle, self._source.variant, candidate.variant("int8")
         try:
             found = compare(
                 candidate,
@@ -83,6 +98,9 @@ class GateBench:
         return sorted(found.misses)
 
 
+Misses = Callable[[Bundle, Path], list[str]]
+
+
 def power(trials: list[Trial]) -> dict[str, Measure]:
     """The two figures of a gate."""
     broken = [t for t in trials if t.kind != "honest"]
@@ -95,14 +113,19 @@ def power(trials: list[Trial]) -> dict[str, Measure]:
     }
 
 
-def run_trials(bench: GateBench, sabotages: int, honest: int, told: Callable[[Trial], None]) -> list[Trial]:
-    """All trials, each told when it is done."""
+def run_trials(judge: Callable[[int], Trial], count: int, told: Callable[[Trial], None]) -> list[Trial]:
+    """A trial of each seed, told when it is done."""
     trials = []
-    for judge, count in ((bench.sabotaged, sabotages), (bench.requantized, honest)):
-        for seed in range(count):
-            trials.append(judge(seed))
-            told(trials[-1])
+    for seed in range(count):
+        trials.append(judge(seed))
+        told(trials[-1])
     return trials
+
+
+def power_streamed(trials: list[Trial]) -> dict[str, Measure]:
+    """How many of the sabotages a run shows by itself."""
+    caught = sum(bool(t.rejected) for t in trials) / len(trials)
+    return {"gate_caught_without_files": Measure(value=caught, unit="ratio", n=len(trials))}
 
 
 def honest_recipe(source: Source, seed: int) -> Recipe:

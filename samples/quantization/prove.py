@@ -13,8 +13,8 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from samples.demo.shipped import WEIGHTS
 from samples.kiosk.evaluate.commit import commit
 from samples.quantization import measured
 from samples.quantization.clips import world_of, write_clips
-from samples.quantization.power import GateBench, Trial, power, run_trials
+from samples.quantization.power import GateBench, Trial, power, power_streamed, run_trials
 from samples.quantization.shaken import shaken
 from wanedge.bundle import Bundle
 from wanedge.cli.console import stdout, table
@@ -124,6 +124,7 @@ class Proof:
             "int8-qdq": lambda: self._compared("int8-qdq"),
             "fp8-qdq": lambda: self._compared("fp8-qdq"),
             "gate": self._gate,
+            "gate-streamed": self._gate_streamed,
             "replies-int8": lambda: self._replies("int8"),
             "replies-fp8": lambda: self._replies("fp8-qdq"),
             "drift": self._drift,
@@ -201,16 +202,22 @@ class Proof:
         return found | {f"{label}_gate_misses": Measure(value=float(len(compared.misses)), unit="limits", bar="== 0")}
 
     def _gate(self) -> Measures:
+        with self._trials("gate") as (bench, told):
+            broken = run_trials(bench.sabotaged, self.size.sabotages, told)
+            return power([*broken, *run_trials(bench.requantized, self.size.honest, told)])
+
+    def _gate_streamed(self) -> Measures:
+        with self._trials("gate-streamed") as (bench, told):
+            return power_streamed(run_trials(bench.sabotaged_streamed, self.size.sabotages, told))
+
+    @contextmanager
+    def _trials(self, name: str) -> Iterator[tuple[GateBench, Callable[[Trial], None]]]:
+        """A bench, and what writes each trial to a file beside the bundle."""
         clips = find_clips(write_clips(self.folder / HELD_OUT, HELD_OUT, 1, self.size.units))
-        source, listed = Source.of(self.bundle()), self.folder / "gate.jsonl"
+        source, listed = Source.of(self.bundle()), self.folder / f"{name}.jsonl"
         with TemporaryDirectory(prefix="wanedge-gate-") as folder, listed.open("w", encoding="utf-8") as lines:
             bench = GateBench(source, clips, DEFAULTS["int8"], 12, world_of(HELD_OUT).text, Path(folder))
-
-            def told(trial: Trial) -> None:
-                lines.write(json.dumps(vars(trial)) + "\n")
-
-            trials = run_trials(bench, self.size.sabotages, self.size.honest, told)
-        return power(trials)
+            yield bench, lambda trial: print(json.dumps(vars(trial)), file=lines, flush=True)
 
     def _replies(self, variant: str) -> Measures:
         asked = measured.talks(self.size.talks)

@@ -264,7 +264,9 @@ def test_too_little_memory_is_said_before_anything_is_built(bundle: Bundle) -> N
 def test_tensorrt_times_kernels_on_the_device_and_builds_one_engine_at_a_time(bundle: Bundle) -> None:
     target = target_named("h100")
     (library,) = [each for each in target.libraries if each.name == "tensorrt"]
-    there = replace(HERE, gpus=(Gpu(name="H100", capability="9.0", memory=80 << 30),), libraries={"tensorrt": library.version})
+    there = replace(
+        HERE, gpus=(Gpu(name="H100", capability="9.0", memory=80 << 30),), libraries={"tensorrt": library.version}
+    )
     with pytest.raises(BuildError, match="one engine at a time"):
         build_bundle(bundle, target, "fp16", there, at_once=2)
 
