@@ -90,20 +90,18 @@ def calibration_growth(bundle: Bundle, clips: Sequence[Clip], units: int, world:
 
     The clips are read again and again, as an hour of them would be. n: units after the first pass.
     """
-    recording, done, first = Recording(), 0, None
+    recording, done, start, first, last = Recording(), 0, 0, None, 0.0
     with instrumented(bundle, float_variant(bundle), threads=1) as model:
         recorder = Recorder(model, recording)
         while done < units:
             for clip in clips:
                 done += recorder.stream(clip, world=world)
                 told(done)
+            last = _resident_mb()  # as long as the model is open: what it gives back is no growth
             if first is None:
-                first, start = _resident_mb(), done
-    assert first is not None
-    bar = "< 20"
-    if done == start:
-        return Measure(value=None, unit="MB", n=0, bar=bar)
-    return Measure(value=_resident_mb() - first, unit="MB", n=done - start, bar=bar)
+                first, start = last, done
+    grown = None if first is None or done == start else last - first
+    return Measure(value=grown, unit="MB", n=done - start, bar="< 20")
 
 
 def _resident_mb() -> float:

@@ -125,6 +125,17 @@ def test_memory_growth_counts_the_units_after_the_first_pass(
         assert found.met is False
 
 
+def test_memory_growth_is_read_while_the_model_is_open(
+    mini_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each pass and never later: what a closed model gives back would hide what calibration took."""
+    save_units(tmp_path / "two.npz", list(user_units(mini_bundle.model, 2)))
+    resident = iter([100.0, 107.0, 112.0])  # a fourth reading would have no answer
+    monkeypatch.setattr(measured, "_resident_mb", lambda: next(resident))
+    found = measured.calibration_growth(mini_bundle, find_clips([tmp_path]), 6, "", lambda _units: None)
+    assert (found.value, found.n) == (12.0, 4)
+
+
 # What is kept
 
 
