@@ -60,7 +60,17 @@ class Size:
     honest: int
 
 
-FULL: Final = Size(12, 125, 400, 20, 3000, 22_500, 200, 50)
+# 30 talks of each split: with 20 the replies' interval was three points wide on each side, and the bar is at one.
+FULL: Final = Size(12, 125, 400, 30, 3000, 22_500, 200, 50)
+# What of it a step depends on: another size of something else does not make it run again.
+SIZES: Final[dict[str, tuple[str, ...]]] = {
+    "time": ("timed",),
+    **dict.fromkeys(("int8", "int8-qdq", "fp8-qdq"), ("clips", "units")),
+    **dict.fromkeys(("gate", "gate-streamed"), ("units", "sabotages", "honest")),
+    **dict.fromkeys(("replies-int8", "replies-fp8"), ("talks",)),
+    **dict.fromkeys(("drift", "drift-shaken"), ("drift",)),
+    "memory": ("memory",),
+}
 QUICK: Final = Size(2, 125, 60, 1, 300, 600, 6, 2)
 
 
@@ -133,8 +143,9 @@ class Proof:
         }
 
     def kept(self, name: str, step: Callable[[], Measures]) -> Measures:
-        """A step's figures: those of an earlier run with the same bundle and size, or new ones."""
-        about = hashlib.sha256(repr((self.bundle().digest, self.size, self.hours)).encode()).hexdigest()[:12]
+        """A step's figures: those of an earlier run with the same bundle and sizes, or new ones."""
+        sizes = [getattr(self.size, field) for field in SIZES.get(name, ())] + [self.hours] * (name == "memory")
+        about = hashlib.sha256(repr((self.bundle().digest, sizes)).encode()).hexdigest()[:12]
         path = self.folder / "steps" / f"{name}-{about}.json"
         with suppress(FileNotFoundError):
             return {k: Measure.model_validate(v) for k, v in json.loads(path.read_text("utf-8")).items()}

@@ -1,7 +1,7 @@
 """The parts of the quantization's proof that can be told without hours of streaming: ratios, what is kept, clips."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from samples.kiosk.duplex.script import write_script
 from samples.kiosk.speech.utterances import HEARD
 from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
 from samples.quantization import clips, measured, prove
-from samples.quantization.prove import FULL, QUICK, VARIANTS, Proof
+from samples.quantization.prove import FULL, QUICK, SIZES, VARIANTS, Proof
 from samples.quantization.shaken import AMOUNT, shaken
 from typer.testing import CliRunner, Result
 
@@ -157,8 +157,18 @@ def test_a_step_runs_once_for_a_bundle_and_a_size(tmp_path: Path) -> None:
     assert len(runs) == 1
     first.kept("size", step)
     replace(first, size=FULL).kept("time", step)
-    replace(first, hours=0.5).kept("time", step)
-    assert len(runs) == 4
+    first.kept("memory", step)
+    replace(first, hours=0.5).kept("memory", step)
+    assert len(runs) == 5
+    replace(first, size=FULL).kept("size", step)  # nothing that these two depend on is another
+    replace(first, hours=0.5, size=replace(QUICK, talks=99)).kept("time", step)
+    assert len(runs) == 5
+
+
+def test_each_step_names_the_sizes_that_it_has(tmp_path: Path) -> None:
+    assert SIZES.keys() <= proof(tmp_path).steps().keys()
+    named = {name for names in SIZES.values() for name in names}
+    assert named == {field.name for field in fields(FULL)}
 
 
 def test_a_step_that_fails_keeps_nothing(tmp_path: Path) -> None:
