@@ -15,6 +15,7 @@ av = pytest.importorskip("av", reason="needs the extra media")
 
 RATE, FPS = 16_000, 25
 SECONDS = 3
+ENCODER_PSNR = 35  # dB; a picture in its neighbour's place has less
 
 
 def moving_picture(size, count=SECONDS * FPS):
@@ -82,8 +83,11 @@ def test_writing_any_lengths_makes_the_same_media(tmp_path):
         out.write(frames[:0], audio[7:])
     _, video_a, audio_a = read(tmp_path / "a.mp4")
     _, video_b, audio_b = read(tmp_path / "b.mp4")
+    assert psnr(frames[1:], frames[:-1]) < ENCODER_PSNR
     for a, b in zip(video_a, video_b, strict=True):
-        np.testing.assert_array_equal(a.frames, b.frames)
+        # Not the bits: x264 makes other ones of the same pictures now and then (1 file of 20, one thread or several).
+        assert psnr(a.frames, b.frames) > ENCODER_PSNR
+        assert a.timestamp == b.timestamp
     np.testing.assert_array_equal(np.concatenate([c.pcm for c in audio_a]), np.concatenate([c.pcm for c in audio_b]))
 
 
