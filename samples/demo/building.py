@@ -33,10 +33,12 @@ def build_demo_engines(
             return
         linted = tuple(_lint(opened, name) for name in TARGETS)
         facts = collect()
-        machine, at_once = Machine.of(facts), max(1, int(facts.cpu.usable))
+        machine = Machine.of(facts)
         answers = {name: service(target_named(name), machine).build for name in TARGETS}
         absent = "; ".join(f"{name}: {answer.why}" for name, answer in answers.items() if not answer.yes)
-        rows = () if absent else tuple(row for name in TARGETS for row in _build(bundle, name, machine, at_once))
+        rows = (
+            () if absent else tuple(row for name in TARGETS for row in _build(bundle, name, machine, facts.cpu.whole))
+        )
         EnginesRun(
             note=opened.manifest.weights_note,
             library=f"tensorrt-rtx {machine.libraries.get('tensorrt-rtx', 'none')}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +34,7 @@ def take_records(bundle: Bundle, jobs: Sequence[Job], kept: Path, library: str, 
         found = [next((each for each in known if each.is_of(job, library)), None) for job in own]
         there = [record for record in found if record is not None]
         if len(there) < len(own):
-            there = list(cell_records(bundle, cell, own, library, told))
+            there = cell_records(bundle, cell, own, library, told)
             append(kept, there)
         else:
             for job in own:
@@ -43,21 +43,29 @@ def take_records(bundle: Bundle, jobs: Sequence[Job], kept: Path, library: str, 
     return records
 
 
-def cell_records(bundle: Bundle, cell: Cell, jobs: Sequence[Job], library: str, told: Told) -> Iterator[Record]:
-    """The cell's graphs, built together and then again one by one; where it should not build, each once."""
+def cell_records(bundle: Bundle, cell: Cell, jobs: Sequence[Job], library: str, told: Told) -> list[Record]:
+    """The cell's graphs, built together and then again one by one; where it should not build, each once.
+
+    Raises BuildError when they do not build together although each alone does.
+    """
     digests: dict[str, str] = {}
+    failure: BuildError | None = None
     wall = cpu = 0.0
     if cell.builds:
         started, used = perf_counter(), _children_seconds()
         try:
             digests = _built_together(bundle, cell)
-        except BuildError:
-            digests = {}  # one by one below, each with TensorRT-RTX's own words
+        except BuildError as error:
+            failure = error  # one by one below, each with TensorRT-RTX's own words
         wall, cpu = perf_counter() - started, _children_seconds() - used
+    records = []
     for job in jobs:
         told(job)
         record = _record(bundle, job, library, digests.get(job.component))
-        yield record.model_copy(update={"seconds": wall / len(jobs), "cpu_seconds": cpu / len(jobs)})
+        records.append(record.model_copy(update={"seconds": wall / len(jobs), "cpu_seconds": cpu / len(jobs)}))
+    if failure is not None and all(record.refused is None and not record.lint for record in records):
+        raise failure
+    return records
 
 
 def _built_together(bundle: Bundle, cell: Cell) -> dict[str, str]:
@@ -72,7 +80,7 @@ def _built_together(bundle: Bundle, cell: Cell) -> dict[str, str]:
             cpu_only=True,
             source=VARIANTS[cell.precision],
             output=Path(folder) / "built.wanedge",
-            at_once=max(1, int(facts.cpu.usable)),
+            at_once=facts.cpu.whole,
         )
         return {
             component: hashlib.sha256(made.bundle.path(files.graph).read_bytes()).hexdigest()

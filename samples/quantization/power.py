@@ -22,6 +22,7 @@ from wanedge_runtimes.errors import WanEdgeError
 # Entropy is left out: it cuts off so much of a trained backbone that its SNR falls to 2 dB (docs/quantization.md),
 # and a gate is right to reject that.
 _METHODS = ("max", "mse", "percentile")
+Misses = Callable[[Bundle, Path], list[str]]  # a candidate at a path -> the limits that it misses
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class GateBench:
         """By what a run alone shows, as if nobody had looked into the files."""
         return self._sabotaged(seed, self._streamed_misses)
 
-    def _sabotaged(self, seed: int, misses: "Misses") -> Trial:
+    def _sabotaged(self, seed: int, misses: Misses) -> Trial:
         path = self._folder / f"broken-{seed}"
         broken, what = sabotage(self._quantized, self._quantized.variant("int8"), seed, path)
         return self._judged(broken, what, path, misses)
@@ -60,7 +61,7 @@ class GateBench:
         about = Sabotage("honest", "", f"{recipe.calibrator}, smooth {recipe.smooth}")
         return self._judged(made, about, path, self._misses)
 
-    def _judged(self, candidate: Bundle, what: Sabotage, path: Path, misses: "Misses") -> Trial:
+    def _judged(self, candidate: Bundle, what: Sabotage, path: Path, misses: Misses) -> Trial:
         try:
             return Trial(what.kind, what.component, what.what, ", ".join(misses(candidate, path)))
         finally:
@@ -96,9 +97,6 @@ class GateBench:
         except WanEdgeError as error:  # a graph that does not even load or run is caught, too
             return [error.what]
         return sorted(found.misses)
-
-
-Misses = Callable[[Bundle, Path], list[str]]
 
 
 def power(trials: list[Trial]) -> dict[str, Measure]:

@@ -1,6 +1,5 @@
 """The engines' figures: what is planned, what is kept, and what the numbers mean."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from samples.engines.record import Record, read_records
 
 from tests.export.half_graphs import half_bundle
 from wanedge.bundle import Bundle
+from wanedge_export.build import BuildError
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.targets import target_named
 
@@ -85,10 +85,9 @@ def test_a_stopped_run_goes_on_by_cells_and_another_graph_or_library_is_built_an
 ) -> None:
     built: list[str] = []
 
-    def build(_bundle: Bundle, cell: Cell, some: list[Job], library: str, _told: object) -> Iterator[Record]:
+    def build(_bundle: Bundle, cell: Cell, some: list[Job], library: str, _told: object) -> list[Record]:
         built.append(cell.precision)
-        for job in some:
-            yield record(job.component, precision=cell.precision, graph=job.graph, library=library)
+        return [record(j.component, precision=cell.precision, graph=j.graph, library=library) for j in some]
 
     monkeypatch.setattr(building, "cell_records", build)
     kept = tmp_path / "records.jsonl"
@@ -118,6 +117,22 @@ def test_one_build_repeats_nothing() -> None:
     assert record(sha256=("a", "a")).identical
 
 
+def test_a_failure_of_building_together_is_told_unless_a_graph_tells_why(
+    monkeypatch: pytest.MonkeyPatch, mini_bundle: Bundle
+) -> None:
+    def fails(_bundle: Bundle, _cell: Cell) -> dict[str, str]:
+        raise BuildError("memory ran out", hint="close other programs")
+
+    alone = iter([record(sha256=("a",)), record(**REFUSED)])
+    monkeypatch.setattr(building, "_built_together", fails)
+    monkeypatch.setattr(building, "_record", lambda *_: next(alone))
+    job = Job(CELL, "backbone", "g")
+    with pytest.raises(BuildError, match="memory ran out"):
+        cell_records(mini_bundle, CELL, [job], "1", lambda _: None)
+    (told,) = cell_records(mini_bundle, CELL, [job], "1", lambda _: None)
+    assert told.refused == "no kernel"
+
+
 @pytest.mark.slow
 def test_a_cell_is_built_together_and_alone_and_a_refusal_is_kept_in_its_own_words(
     mini_bundle: Bundle, tmp_path: Path
@@ -125,7 +140,7 @@ def test_a_cell_is_built_together_and_alone_and_a_refusal_is_kept_in_its_own_wor
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
     bundle = half_bundle(mini_bundle, tmp_path / "mini")
     planned = list(jobs(bundle, [CELL]))
-    good = list(cell_records(bundle, CELL, planned, "1.7.1", lambda _: None))
+    good = cell_records(bundle, CELL, planned, "1.7.1", lambda _: None)
     assert [r.component for r in good] == [j.component for j in planned]
     assert all(r.refused is None and r.agrees and len(r.sha256) == 2 and r.layers for r in good)
     assert all(r.seconds > 0 and r.cpu_seconds > 0 for r in good)

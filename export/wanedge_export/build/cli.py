@@ -108,7 +108,7 @@ def build(
             every_component=every_component,
             options=options,
             output=output,
-            at_once=jobs or (max(1, int(facts.cpu.usable)) if cpu_only else 1),
+            at_once=jobs or (facts.cpu.whole if cpu_only else 1),
             command=f"wanedge build --target {target} --precision {precision}" + (" --cpu-only" if cpu_only else ""),
             progress=of,
         )

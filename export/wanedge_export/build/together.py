@@ -1,7 +1,8 @@
 """Several engines at once. Each has a process of its own and one builder thread, so a build keeps one core busy."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Event
 from time import perf_counter
 from typing import NamedTuple
 
@@ -30,15 +31,26 @@ def build_together(jobs: Sequence[Job], at_once: int, free: int | None, done: Ca
     free: bytes of memory; where it does not hold `at_once` of the largest builds, fewer run at once.
     The first failure is raised when the builds that had begun have ended; no other begins.
     """
+    failed = Event()
+
+    def build(job: Job) -> Done | None:
+        if failed.is_set():  # before this thread took its next job
+            return None
+        try:
+            return _timed(job)
+        except BaseException:
+            failed.set()
+            raise
+
     largest_first = sorted(jobs, key=lambda job: -job.needed)
     pool = ThreadPoolExecutor(fitting([job.needed for job in jobs], at_once, free))
+    made: dict[str, Done] = {}
     try:
-        waiting: list[Future[Done]] = [pool.submit(_timed, job) for job in largest_first]
-        made: dict[str, Done] = {}
+        waiting = [pool.submit(build, job) for job in largest_first]
         for future in as_completed(waiting):
-            each = future.result()
-            made[each.component] = each
-            done(each)
+            if (each := future.result()) is not None:
+                made[each.component] = each
+                done(each)
     finally:
         pool.shutdown(cancel_futures=True)
     return [made[job.component] for job in jobs]

@@ -17,6 +17,11 @@ class Cpu(_Strict):
     usable: float
     isa: tuple[str, ...]
 
+    @property
+    def whole(self) -> int:
+        """Cores that as many busy processes keep to themselves: the usable ones, at least one."""
+        return max(1, int(self.usable))
+
 
 class OnnxRuntime(_Strict):
     """The importable onnxruntime. error: why it does not import, although a package is installed."""

@@ -115,17 +115,17 @@ def visitor_utterance(
         held = HELD_OUT_PROMPTS[seed % len(HELD_OUT_PROMPTS)]
         clip, intent, text, voice = prompt(held.name), held.intent, held.text, SPEAKER
     elif split == "natural":
-        recipe = _chosen(rng, _some(natural_recipes(intent := _chosen(rng, intents)), None, most_words))
+        recipe = _chosen(rng, _allowed(natural_recipes(intent := _chosen(rng, intents)), None, most_words))
         clip, text, voice = CACHE.get(recipe, say_naturally), recipe.text, f"kokoro {recipe.voice}"
     else:
         intent = _chosen(rng, intents)
-        recipe = _chosen(rng, _some(recipes(split, intent), tool, most_words))
+        recipe = _chosen(rng, _allowed(recipes(split, intent), tool, most_words))
         clip, text, voice = CACHE.get(recipe, synthesize), recipe.text, f"{recipe.tool} {recipe.voice}"
     heard = _as_heard(rng, clip, split, conditions)
     return Utterance(heard.pcm, SAMPLE_RATE, intent, text, voice, heard.speech_start, heard.speech_end)
 
 
-def _some(recipes: Sequence[Recipe], tool: str | None, most_words: int | None) -> list[Recipe]:
+def _allowed(recipes: Sequence[Recipe], tool: str | None, most_words: int | None) -> list[Recipe]:
     return [r for r in recipes if tool in (None, r.tool) and (most_words is None or len(r.text.split()) <= most_words)]
 
 
