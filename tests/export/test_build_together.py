@@ -85,13 +85,15 @@ def test_after_a_failure_no_other_build_begins() -> None:
 
 
 def test_a_failure_is_raised_when_the_builds_that_run_have_ended() -> None:
-    failed, ended = Event(), Event()
+    begun, failed, ended = Event(), Event(), Event()
 
     def fails() -> BuiltEngine:
+        assert begun.wait(WAIT_S)
         failed.set()
         raise BuildError("no kernel", hint="none")
 
     def runs() -> BuiltEngine:
+        begun.set()
         assert failed.wait(WAIT_S)
         ended.set()
         return engine("runs")
