@@ -34,19 +34,26 @@ def conversation(run: DemoRun, clip: str, reply: str) -> str:
 
 
 def text(run: DemoRun) -> str:
-    """What was said and written, with times."""
-    heard = [(said.start_s, said.end_s, "visitor", _as_said(said)) for said in run.transcript.said]
-    lines = sorted([*heard, *_written(run)], key=lambda line: (line[0], line[2] != "visitor"))
+    """What was said and written, with times, and what would have been right where that is known."""
+    heard = [(said.start_s, said.end_s, "visitor", _as_said(said), said.due) for said in run.transcript.said]
+    written = [(*line, "") for line in _written(run)]
+    lines = sorted([*heard, *written], key=lambda line: (line[0], line[2] != "visitor"))
+    mono = " mono" if run.weights == "random" else ""
     rows = "".join(
         f'<tr><td class="time">{start:.2f} to {end:.2f} s</td><td><span class="who {who}">{who}</span></td>'
-        f'<td class="words{" mono" if who == "agent" and run.weights == "random" else ""}">{escape(words)}</td></tr>'
-        for start, end, who, words in lines
+        f'<td class="words{mono if who == "agent" else ""}">{escape(words)}{_due(due)}</td></tr>'
+        for start, end, who, words, due in lines
     )
+    grey = "; in grey what is due" if any(said.due for said in run.transcript.said) else ""
     return (
         f'<section><h2>Words</h2><p class="note">The visitor\'s words are those of the recordings, and the model hears '
-        f"only their sound. The agent's are the text tokens of its units. World text: {escape(run.world)}</p>"
-        f'<div class="scroll"><table><tbody>{rows}</tbody></table></div></section>'
+        f"only their sound. The agent's are the text tokens of its units{grey}. World text: {escape(run.world)}</p>"
+        f"<table><tbody>{rows}</tbody></table></section>"
     )
+
+
+def _due(reply: str) -> str:
+    return f'<span class="due">{escape(reply)}</span>' if reply else ""
 
 
 def _video(path: str, who: str, poster: NDArray[np.uint8]) -> str:

@@ -18,12 +18,13 @@ class _Strict(BaseModel):
 
 
 class Said(_Strict):
-    """Words of the visitor and when they are heard, in seconds of the clip."""
+    """Words of the visitor and when they are heard, in seconds of the clip. due: the right reply, if there is one."""
 
     start_s: FiniteFloat
     end_s: FiniteFloat
     words: str
     speaker: str
+    due: str = ""
 
 
 class Transcript(_Strict):

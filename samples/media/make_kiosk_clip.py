@@ -23,6 +23,7 @@ from samples.kiosk.duplex.script import UNIT_SAMPLES, Phrase, Script
 from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.pictures.visitors import Visit
 from samples.kiosk.speech.clip import SAMPLE_RATE, Samples
+from samples.kiosk.speech.intents import expected_reply
 from samples.kiosk.speech.utterances import Conditions, Utterance, visitor_utterance
 from samples.kiosk.speech.world import HELD_OUT_WORLDS
 from wanedge.config import FPS, FRAMES_PER_UNIT, UNIT_MS
@@ -79,6 +80,7 @@ def transcript(script: Script) -> dict[str, object]:
             "end_s": round(phrase.end / SAMPLE_RATE, 2),
             "words": phrase.utterance.text,
             "speaker": "visitor",
+            "due": expected_reply(phrase.utterance.intent, script.world),
         }
         for phrase in script.phrases
     ]

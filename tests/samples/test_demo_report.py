@@ -213,6 +213,17 @@ def test_what_a_trained_model_says_is_listed_by_utterance_and_before_the_timings
     assert html.count('class="bar answered"') == 2
 
 
+def test_a_right_reply_stands_under_what_the_visitor_said_where_one_is_due():
+    said = Said(start_s=0.5, end_s=1.2, words="where is the <cafe>?", speaker="visitor", due="The cafe is <here>.")
+    plain = Said(start_s=1.6, end_s=2.0, words="hm.", speaker="visitor")
+    run = run_of([90.0] * 20, weights="trained")
+    html = html_of(replace(run, transcript=run.transcript.model_copy(update={"said": (said, plain)})))
+    assert 'where is the &lt;cafe&gt;?<span class="due">The cafe is &lt;here&gt;.</span>' in html
+    assert html.count('class="due"') == 1
+    assert "in grey what is due" in html
+    assert "in grey" not in re.search(r"<h2>Words</h2>.*?</p>", html_of(run), re.DOTALL).group()
+
+
 def test_the_kept_evaluation_is_shown_with_its_misses_and_its_absence_is_told():
     measures = {
         "right_reply_voices": Measure(value=0.97, unit="share", n=100, low=0.92, high=0.99, bar=">= 0.95"),
