@@ -44,7 +44,7 @@ def text(run: DemoRun) -> str:
         f'<td class="words{mono if who == "agent" else ""}">{escape(words)}{_due(due)}</td></tr>'
         for start, end, who, words, due in lines
     )
-    grey = "; in grey what is due" if any(said.due for said in run.transcript.said) else ""
+    grey = "; in grey the reply that is right" if any(said.due for said in run.transcript.said) else ""
     return (
         f'<section><h2>Words</h2><p class="note">The visitor\'s words are those of the recordings, and the model hears '
         f"only their sound. The agent's are the text tokens of its units{grey}. World text: {escape(run.world)}</p>"

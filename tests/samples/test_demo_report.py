@@ -220,7 +220,7 @@ def test_a_right_reply_stands_under_what_the_visitor_said_where_one_is_due():
     html = html_of(replace(run, transcript=run.transcript.model_copy(update={"said": (said, plain)})))
     assert 'where is the &lt;cafe&gt;?<span class="due">The cafe is &lt;here&gt;.</span>' in html
     assert html.count('class="due"') == 1
-    assert "in grey what is due" in html
+    assert "in grey the reply that is right" in html
     assert "in grey" not in re.search(r"<h2>Words</h2>.*?</p>", html_of(run), re.DOTALL).group()
 
 
