@@ -1,4 +1,4 @@
-"""Building processes get the same addresses and hashes; the process that starts them keeps its own."""
+"""Building processes get the same addresses, hashes and environment; the process that starts them keeps its own."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wanedge_export.build.layout import same_addresses
+from wanedge_export.build.layout import environment, same_addresses
 
 SHOW = (
     "import ctypes; print(hash('wanedge'), ctypes.addressof(ctypes.c_int.in_dll(ctypes.pythonapi, 'Py_OptimizeFlag')))"
@@ -15,8 +15,8 @@ SHOW = (
 PERSONALITY = Path("/proc/self/personality")
 
 
-def shown() -> str:
-    return subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True).stdout
+def shown(env: dict[str, str] | None = None) -> str:
+    return subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True, env=env).stdout
 
 
 @pytest.mark.skipif(not PERSONALITY.exists(), reason="only Linux has personalities")
@@ -25,7 +25,7 @@ def test_children_are_alike_and_the_parent_stays_as_it_was(monkeypatch: pytest.M
     before = PERSONALITY.read_text()
     with same_addresses():
         refused = PERSONALITY.read_text() == before
-        alike = {shown() for _ in range(4)}
+        alike = {shown(environment()) for _ in range(4)}
     assert PERSONALITY.read_text() == before
     assert "PYTHONHASHSEED" not in os.environ
     if refused:
@@ -34,15 +34,22 @@ def test_children_are_alike_and_the_parent_stays_as_it_was(monkeypatch: pytest.M
     assert len({shown() for _ in range(4)}) > 1
 
 
-def test_a_hash_seed_that_was_chosen_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_the_same_whoever_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = environment()
+    monkeypatch.setenv("WANEDGE_SOMETHING_ELSE", "long" * 100)
     monkeypatch.setenv("PYTHONHASHSEED", "7")
-    with same_addresses():
-        assert os.environ["PYTHONHASHSEED"] == "7"
-    assert os.environ["PYTHONHASHSEED"] == "7"
+    assert environment() == first
+    assert first["PATH"] == os.environ["PATH"]
 
 
-def test_an_error_inside_leaves_nothing_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+def test_what_cuda_needs_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert environment()["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+@pytest.mark.skipif(not PERSONALITY.exists(), reason="only Linux has personalities")
+def test_an_error_inside_leaves_nothing_changed() -> None:
+    before = PERSONALITY.read_text()
     with pytest.raises(ValueError, match="inside"), same_addresses():
         raise ValueError("inside")
-    assert "PYTHONHASHSEED" not in os.environ
+    assert PERSONALITY.read_text() == before

@@ -1,65 +1,84 @@
 """Build one engine in a process of its own: a build that runs out of memory takes only its own process.
 
-Measured with TensorRT-RTX 1.7.1: engines of single operators repeat byte by byte, those of whole components mostly when
-each has a process of its own with the same addresses, and seldom in one that has built others before.
+Measured with TensorRT-RTX 1.7.1: engines of single operators repeat byte by byte, those of whole components when each
+has a process of its own in which nothing differs (the backbone's mostly), and seldom in one that has built others.
 """
 
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from os.path import relpath
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from wanedge_export.build.engine import BuiltEngine, build_engine
+from wanedge_export.build import worker
+from wanedge_export.build.engine import BuiltEngine
 from wanedge_export.build.error import BuildError
-from wanedge_export.build.layout import same_addresses
+from wanedge_export.build.layout import environment, same_addresses
 from wanedge_export.build.listening import Progress
+from wanedge_export.build.options import BuildOptions
 from wanedge_runtimes.errors import WanEdgeError
 from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.targets import LibraryName, Target
-from wanedge_runtimes.tensorrt.library import import_library
 
 
 def build_apart(
-    library: LibraryName, graph: Path, spec: GraphSpec, target: Target, progress: Progress, **rest: Any
+    library: LibraryName,
+    graph: Path,
+    spec: GraphSpec,
+    target: Target,
+    progress: Progress,
+    *,
+    data: list[Path],
+    options: BuildOptions | None = None,
+    **rest: Any,
 ) -> BuiltEngine:
     """`build_engine` with the same arguments. Raises BuildError, also when the process dies."""
-    context = get_context("spawn")  # a fork would inherit what this process has already loaded
-    here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_build, args=(there, library, graph, spec, target, rest), daemon=True)
-    with same_addresses():
-        child.start()
-    there.close()
-    try:
-        while True:
-            kind, value = here.recv()
-            if kind == "step":
-                progress(*value)
-            elif kind == "built":
-                built: BuiltEngine = value
-                return built
-            else:
-                raise value
-    except EOFError as error:
-        child.join()
-        raise BuildError(
-            f"{spec.component}: the building process ended with exit code {child.exitcode}",
-            hint="most often memory ran out: close other programs, or build a smaller preset",
-        ) from error
-    finally:
-        here.close()
-        child.join()
+    chosen = options or BuildOptions()
+    if chosen.timing_cache is not None:
+        chosen = replace(chosen, timing_cache=chosen.timing_cache.absolute())
+    # The same words whatever the folder is called: longer ones would move what comes after them in memory.
+    near = [Path(relpath(each, graph.parent)) for each in data]
+    request = worker.Request(library, Path(graph.name), spec, target, {"data": near, "options": chosen, **rest})
+    with _process(graph.parent, pickle.dumps(request)) as child:
+        assert child.stdout is not None
+        try:
+            while True:
+                kind, value = pickle.load(child.stdout)
+                if kind == "step":
+                    progress(*value)
+                elif kind == "built":
+                    built: BuiltEngine = value
+                    return built
+                else:
+                    error: WanEdgeError = value
+                    raise error
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise BuildError(
+                f"{spec.component}: the building process ended with exit code {child.wait()}",
+                hint="most often memory ran out: close other programs, or build a smaller preset",
+            ) from error
 
 
-def _build(
-    there: Connection, library: LibraryName, graph: Path, spec: GraphSpec, target: Target, rest: dict[str, Any]
-) -> None:
-    try:
-        trt = import_library(library)
-        built = build_engine(
-            trt, library, graph, spec, target, progress=lambda *step: there.send(("step", step)), **rest
+@contextmanager
+def _process(folder: Path, request: bytes) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker in `folder`, ended when the caller leaves early."""
+    with TemporaryFile() as given, same_addresses():
+        given.write(request)  # a file is read in one piece; a pipe in as many as have come
+        given.seek(0)
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"from {worker.__name__} import main; main()"],  # -P: no modules from `folder`
+            cwd=folder,
+            env=environment(),
+            stdin=given,
+            stdout=subprocess.PIPE,
         )
-    except WanEdgeError as error:
-        there.send(("error", error))
-    else:
-        there.send(("built", built))
-    there.close()
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()

@@ -1,0 +1,67 @@
+"""A build in a process of its own: the same engine wherever the graph lies, and a clear error when the process ends."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.export.lint_graphs import product
+from tests.export.test_build import RTX_40, product_spec, saved
+from wanedge_export.build import BuildError, BuiltEngine
+from wanedge_export.build.apart import build_apart
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
+
+
+class Does:
+    """Calls something in the process that reads it, and is what that returns."""
+
+    def __init__(self, call: Any, *args: object) -> None:
+        self.call, self.args = call, args
+
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        return self.call, self.args
+
+
+def built(graph: Path, steps: list[str] | None = None, **rest: Any) -> BuiltEngine:
+    def progress(phase: str, _done: int, _steps: int) -> None:
+        if steps is not None:
+            steps.append(phase)
+
+    return build_apart("tensorrt-rtx", graph, product_spec(), RTX_40, progress, data=[graph], **rest)
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    return saved(product(), tmp_path / "near")
+
+
+def test_the_folder_does_not_matter_and_progress_comes_through(graph: Path, tmp_path: Path) -> None:
+    far = tmp_path / "a folder with a much longer name" / "and another one in it"
+    far.mkdir(parents=True)
+    (far / graph.name).write_bytes(graph.read_bytes())
+    steps: list[str] = []
+    assert built(graph, steps).content == built(far / graph.name).content
+    assert steps
+
+
+def test_what_libraries_print_does_not_come_between(graph: Path) -> None:
+    assert built(graph, system=Does(os.write, 1, b"a library says something\n")).content
+
+
+def test_a_process_that_ends_is_a_clear_error(graph: Path) -> None:
+    with pytest.raises(BuildError, match="ended with exit code 9") as error:
+        built(graph, system=Does(os._exit, 9))
+    assert "memory" in str(error.value.hint)
+
+
+def test_the_process_s_own_error_comes_through(tmp_path: Path) -> None:
+    (tmp_path / "graph.onnx").write_bytes(b"not a graph")
+    with pytest.raises(BuildError, match="cannot parse"):
+        built(tmp_path / "graph.onnx")
+
+
+def test_no_module_is_taken_from_the_graph_s_folder(graph: Path) -> None:
+    (graph.parent / "tensorrt_rtx.py").write_text("raise SystemExit(5)", encoding="utf-8")
+    assert built(graph).content
