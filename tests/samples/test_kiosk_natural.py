@@ -11,7 +11,7 @@ from samples.kiosk.speech import kokoro
 from samples.kiosk.speech.augment import through_microphone
 from samples.kiosk.speech.clip import SAMPLE_RATE
 from samples.kiosk.speech.intents import INTENTS
-from samples.kiosk.speech.kokoro import SHORT_PHRASES_ONLY, VOICES, natural_recipes, say_naturally
+from samples.kiosk.speech.kokoro import EVERYBODY, SHORT_PHRASES_ONLY, VOICES, natural_recipes, say_naturally
 from samples.kiosk.speech.noises import white
 from samples.kiosk.speech.split import SPLITS, recipes
 from samples.kiosk.speech.utterances import CLEAN, visitor_utterance
@@ -31,6 +31,13 @@ def test_natural_voices_say_every_training_phrase_and_no_held_out_one() -> None:
         assert {recipe.text for recipe in said} == set(intent.phrasings)
         assert not {recipe.text for recipe in said} & set(intent.held_out)
     assert {recipe.voice for name in INTENTS for recipe in natural_recipes(name)} == {*VOICES, *SHORT_PHRASES_ONLY}
+
+
+def test_every_voice_says_a_word_alone_in_two_manners() -> None:
+    five = [recipe for recipe in natural_recipes("counter five") if recipe.text == "five."]
+    slow = [recipe for recipe in five if recipe.settings]
+    assert {recipe.voice for recipe in slow} == set(EVERYBODY)
+    assert len({recipe.fingerprint for recipe in five}) == len(five) > len(slow)
 
 
 def test_no_natural_recipe_is_in_a_split() -> None:

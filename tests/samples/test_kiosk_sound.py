@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples.kiosk.speech.augment import at_level, in_room, resampled, room, speech_rms, with_noise
+from samples.kiosk.speech.augment import at_level, in_room, resampled, room, sliding, speech_rms, with_noise
 from samples.kiosk.speech.clip import MARGIN, SAMPLE_RATE, Clip, ClipCache, Recipe, speech_bounds, trimmed
 from samples.kiosk.speech.envelope import envelope
 from samples.kiosk.speech.noises import babble, music, pink, unit_rms, white
@@ -97,6 +97,29 @@ def test_faster_is_shorter_and_higher(factor: float) -> None:
     spectrum = np.abs(np.fft.rfft(changed.pcm))
     assert np.argmax(spectrum) * SAMPLE_RATE / changed.pcm.size == pytest.approx(400 * factor, rel=0.02)
     assert 0 <= changed.speech_start < changed.speech_end <= changed.pcm.size
+
+
+@given(st.floats(0.6, 1.6), st.floats(0.6, 1.6))
+@settings(max_examples=20, deadline=None)
+def test_a_voice_slides_from_one_pitch_to_another(first: float, last: float) -> None:
+    clip = trimmed(tone(0.5, hz=400.0))
+    changed = sliding(clip, first, last)
+    # The mean of 1 / speed over the clip; for equal speeds it is 1 / speed.
+    longer = 1 / first if abs(last - first) < 1e-6 else np.log(last / first) / (last - first)
+    assert changed.pcm.size == pytest.approx(clip.pcm.size * longer, rel=0.001, abs=2)
+    assert 0 <= changed.speech_start < changed.speech_end <= changed.pcm.size
+    speech = changed.pcm[changed.speech_start : changed.speech_end]
+    for piece, factor in ((speech[:1000], first), (speech[-1000:], last)):
+        spectrum = np.abs(np.fft.rfft(piece * np.hanning(piece.size), 16 * piece.size))
+        peak = np.argmax(spectrum) * SAMPLE_RATE / (16 * piece.size)
+        assert peak == pytest.approx(400 * factor, rel=0.12)  # within 60 ms it goes on sliding
+
+
+def test_a_slide_that_is_none_changes_nothing() -> None:
+    clip = trimmed(tone(0.5, hz=400.0))
+    still = sliding(clip, 1.0, 1.0)
+    assert np.abs(still.pcm[200:-200] - clip.pcm[200:-200]).max() < 0.01
+    assert (still.speech_start, still.speech_end) == (clip.speech_start, clip.speech_end)
 
 
 @given(seeds, st.floats(0.1, 0.8))

@@ -31,6 +31,7 @@ from samples.kiosk.speech.utterances import (
     LOBBY,
     LOBBY_WITHOUT_NOISE,
     SOUNDS,
+    VARIED,
     Conditions,
     Heard,
     Utterance,
@@ -77,6 +78,8 @@ def plotted(
     dbfs = float(rng.uniform(*BACKGROUND_DBFS))
     blank = Script(split, seed, kind, units, world, (), (), (), sound, dbfs, float(rng.uniform(*PASSERS_BY)))
     conditions = LOBBY if sound == "silence" else _above(dbfs)
+    if split == "natural":
+        conditions = replace(conditions, speed=VARIED.speed, slide=VARIED.slide)
     plot = _Plot(rng, blank, tuple(INTENTS) if intents is None else tuple(intents), conditions)
     match kind:
         case "empty":

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import soxr
 
-from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, Samples
+from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, Samples, Spans
 from samples.kiosk.speech.noises import Rng, unit_rms
 from wanedge_runtimes.errors import InputError
 
@@ -21,6 +21,7 @@ _EQ_DB: Final = 7.0
 _NARROW_SHARE: Final = 0.35  # telephones, Bluetooth
 _NARROW_HZ: Final = (3000.0, 7000.0)
 _NARROW_DB_AN_OCTAVE: Final = 60.0
+_FINER: Final = 4  # times the rate at which a sliding voice is read off between samples
 _SILENT_DB: Final = 60.0  # RT60: the time in which the reverberation falls by so much
 
 
@@ -32,6 +33,28 @@ def resampled(clip: Clip, factor: float) -> Clip:
     start, end = round(clip.speech_start / factor), round(clip.speech_end / factor)
     words = np.rint(clip.words / factor).astype(np.int64)
     return Clip(pcm, min(start, pcm.size), min(end, pcm.size), np.minimum(words, pcm.size))
+
+
+def sliding(clip: Clip, first: float, last: float) -> Clip:
+    """The clip played `first` times as fast at its beginning and `last` times at its end: a voice that falls.
+
+    Speed and pitch change evenly from sample to sample. Both factors are 0.5 to 2.
+    """
+    if not (0.5 <= first <= 2.0 and 0.5 <= last <= 2.0):
+        raise InputError(f"speed factors of {first} and {last} are out of range", hint="choose 0.5 to 2")
+    places = np.arange(clip.pcm.size + 1)
+    speed = np.linspace(first, last, clip.pcm.size)
+    when = np.concatenate([[0.0], np.cumsum(1 / speed)])  # at which of the new samples each of the old ones comes
+    read = np.interp(np.arange(round(when[-1])), when, places)
+    fine = soxr.resample(clip.pcm, SAMPLE_RATE, _FINER * SAMPLE_RATE)
+    pcm = np.interp(read * _FINER, np.arange(fine.size), fine).astype(np.float32)
+
+    def moved(at: Spans) -> Spans:
+        new: Spans = np.rint(np.interp(at, places, when)).astype(np.int64)
+        return np.asarray(np.minimum(new, pcm.size), np.int64)
+
+    start, end = moved(np.array([clip.speech_start, clip.speech_end])).tolist()
+    return Clip(pcm, start, end, moved(clip.words))
 
 
 def room(rng: Rng, rt60_s: float) -> Samples:

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeVar
 
 import numpy as np
 
-from samples.kiosk.speech.augment import at_level, in_room, resampled, room, with_noise
+from samples.kiosk.speech.augment import at_level, in_room, resampled, room, sliding, with_noise
 from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, ClipCache, Recipe, Samples
 from samples.kiosk.speech.intents import INTENTS, spoken
 from samples.kiosk.speech.joe import joe, say
@@ -39,7 +39,8 @@ class Conditions:
     """How utterances reach the microphone. Ranges are drawn from evenly.
 
     speed: factor on tempo and pitch. dry, quiet: shares of utterances without a room, without noise.
-    rt60_s: reverberation time. snr_db: level of speech over noise. level_dbfs: RMS of the speech.
+    rt60_s: reverberation time. snr_db: level of speech over noise. level_dbfs: RMS of the speech. slide: an utterance
+    begins at most so much faster, and ends as much slower, or the other way round.
     """
 
     speed: Range = (0.88, 1.14)
@@ -48,11 +49,14 @@ class Conditions:
     quiet: float = 0.3
     snr_db: Range = (5.0, 30.0)
     level_dbfs: Range = (-36.0, -16.0)
+    slide: float = 0.0
 
 
 LOBBY: Final = Conditions()
 # Noise is left out where one background goes on under a whole conversation.
 LOBBY_WITHOUT_NOISE: Final = replace(LOBBY, quiet=1.0)
+# For training: more people than there are voices.
+VARIED: Final = replace(LOBBY_WITHOUT_NOISE, speed=(0.8, 1.25), slide=0.25)
 CLEAN: Final = Conditions(speed=(1.0, 1.0), dry=1.0, quiet=1.0, level_dbfs=(-23.0, -23.0))
 
 
@@ -165,6 +169,9 @@ def _timed(text: str, clip: Clip) -> tuple[Word, ...]:
 
 def _as_heard(rng: Rng, clip: Clip, split: Heard, conditions: Conditions) -> Clip:
     clip = resampled(clip, rng.uniform(*conditions.speed))
+    if conditions.slide:
+        faster = rng.uniform(-conditions.slide, conditions.slide)
+        clip = sliding(clip, 1 + faster, 1 - faster)
     if rng.random() >= conditions.dry:
         clip = in_room(clip, room(rng, rng.uniform(*conditions.rt60_s)))
     if rng.random() >= conditions.quiet:

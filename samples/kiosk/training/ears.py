@@ -4,7 +4,7 @@ Three questions about every 40 ms, from easy to hard: does someone speak, which 
 words), and, once a phrase has ended, what the visitor wants. The backbone reads the tokens that answer them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, get_args
 
@@ -19,6 +19,7 @@ from samples.kiosk.speech.intents import INTENTS
 from samples.kiosk.speech.judge import words
 from samples.kiosk.speech.utterances import (
     LOBBY_WITHOUT_NOISE,
+    VARIED,
     Conditions,
     Heard,
     Sound,
@@ -35,12 +36,11 @@ UNITS: Final = 17
 BATCH: Final = 20
 EMPTY_SHARE: Final = 0.06  # clips in which nobody speaks
 # Of the training phrases. flite's voices are few but made of people's recordings; espeak-ng's would crowd them out.
-NATURAL_SHARE: Final = 0.45
+NATURAL_SHARE: Final = 0.5
 FLITE_SHARE: Final = 0.2
 # Further training dwells on what is the easiest to confuse: "five", "no", "hi" are a few sounds each.
 WORD_SHARE: Final = 0.3
 COLOURED_SHARE: Final = 0.7  # of the training clips
-VARIED: Final = replace(LOBBY_WITHOUT_NOISE, speed=(0.8, 1.25))
 LATEST_START_S: Final = 0.3
 SURE_AFTER_S: Final = 0.16  # a phrase counts as ended this long after its last sound
 ASKED_FOR_S: Final = 0.5  # and its meaning is asked for so long

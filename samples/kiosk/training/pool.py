@@ -21,12 +21,13 @@ from rich.progress import track
 
 from samples.kiosk.duplex.guide import guide_audio, guide_thoughts, guide_video
 from samples.kiosk.duplex.rules import REPLY_DELAY_UNITS
-from samples.kiosk.duplex.script import KINDS, Kind, Script, write_script
+from samples.kiosk.duplex.script import KINDS, Kind, Script, script_stream, write_script
 from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
-from samples.kiosk.speech.clip import as_int16
+from samples.kiosk.speech.augment import through_microphone
+from samples.kiosk.speech.clip import Samples, as_int16
 from samples.kiosk.speech.utterances import Heard
 from samples.kiosk.tools import OUT
-from samples.kiosk.training.ears import hear
+from samples.kiosk.training.ears import COLOURED_SHARE, hear
 from samples.kiosk.training.guide_voice import moved_forward
 from wanedge.config import TINY, ModelConfig
 from wanedge.text import Tokenizer
@@ -100,7 +101,7 @@ def drawn(script: Script, tokenizer: Tokenizer, config: ModelConfig, face: bool)
     states, texts = guide_thoughts(script, truth, tokenizer, config.text.agent_slots)
     shape = (0, config.agent_video.height, config.agent_video.width, 3)
     return Drawn(
-        pcm=as_int16(visitor_audio(script)),
+        pcm=as_int16(_microphone(script)),
         camera=camera,
         voice=guide_audio(script).astype(np.float16),
         face=guide_video(script, truth) if face else np.zeros(shape, np.uint8),
@@ -109,6 +110,14 @@ def drawn(script: Script, tokenizer: Tokenizer, config: ModelConfig, face: bool)
         quiet=quiet_units(script),
         world=np.array(tokenizer.encode_world(script.world.text, config.prefill)),
     )
+
+
+def _microphone(script: Script) -> Samples:
+    """What is heard [K * samples]; natural voices through all kinds of microphones, as the ears met them."""
+    pcm = visitor_audio(script)
+    rng = script_stream(script.split, script.seed, script.kind, "microphone")
+    coloured = script.split == "natural" and rng.random() < COLOURED_SHARE
+    return np.clip(through_microphone(rng, pcm), -1, 1) if coloured else pcm
 
 
 def quiet_units(script: Script) -> NDArray[np.bool_]:
@@ -191,21 +200,21 @@ def draw(
 def encode(
     weights: Annotated[Path, typer.Argument(help="The assembled encoders, safetensors.")] = OUT
     / "encoders.safetensors",
-    senses_only: Annotated[
-        bool, typer.Option(help="Only what is heard and seen, anew: ears or eyes were trained further.")
-    ] = False,
+    first: Annotated[int, typer.Option(help="Number of the first conversation.")] = 0,
+    count: Annotated[int, typer.Option(help="How many; several processes can share the work.")] = 1_000_000,
+    heard_only: Annotated[bool, typer.Option(help="Only what is heard, anew: the ears were trained further.")] = False,
 ) -> None:
     """Encode every drawn conversation that is not encoded yet."""
     model = ReferenceModel.load(TINY, weights)
     torch.set_num_threads(1)
-    for path in track(sorted(POOL.glob("*.drawn.npz")), "encode"):
+    among = [path for path in sorted(POOL.glob("*.drawn.npz")) if first <= int(path.name[:6]) < first + count]
+    for path in track(among, "encode"):
         made = path.with_name(path.name.replace("drawn", "encoded"))
-        if made.exists() and not senses_only:
+        if made.exists() and not heard_only:
             continue
         with np.load(path) as held:
             if made.exists():
-                heard, seen = heard_by(model, held["pcm"]), seen_by(model, held["camera"])
-                _write(made, replace(Encoded.read(made), heard=heard, seen=seen))
+                _write(made, replace(Encoded.read(made), heard=heard_by(model, held["pcm"])))
             else:
                 _write(made, encoded(model, Drawn(**{f.name: held[f.name] for f in fields(Drawn)})))
 
