@@ -48,6 +48,7 @@ MEASURED: Final = 24  # crops
 TOLD_SHARE: Final = 0.6  # of the listening crops hold a reply that tells something of the world
 TOLD_IN_TURN: Final[tuple[Told, ...]] = ("name", "hours", "hours", "hours")
 COPIED_WEIGHT: Final = 4.0  # a word that is right only if it was read in the world, and is one of many
+HEARD_NOISE: Final = 0.3  # at most, of the tokens' spread: unknown voices make unsurer tokens than those trained on
 PHRASE_UNITS: Final = 14  # a crop with a reply begins at most so long before it, so that the phrase is in it
 MOVED: Final = ("backbone", "text_embed", "flow_in", "flow_out")  # what this stage trains; the rest is frozen
 
@@ -180,7 +181,7 @@ class DuplexStage:
             world_lengths=torch.tensor([len(crop.world) for crop in crops]),
             first=np.array([crop.part.start if rng.random() < 0.5 else rng.integers(FURTHEST) for crop in crops]),
             user_text=torch.full((*states.shape, c.text.user_slots), self.tokenizer.pad),
-            heard=_stacked([crop.clip.heard[crop.part] for crop in crops]),
+            heard=_unsure(rng, _stacked([crop.clip.heard[crop.part] for crop in crops]), HEARD_NOISE if noise else 0.0),
             seen=_stacked([crop.clip.seen[crop.part] for crop in crops]),
             thoughts=torch.from_numpy(thoughts),
             audio=audio + amount * torch.randn_like(audio),
@@ -317,6 +318,12 @@ class _Crop:
 
 def _stacked(arrays: list[NDArray[np.float16]]) -> Tensor:
     return torch.from_numpy(np.stack(arrays).astype(np.float32))
+
+
+def _unsure(rng: Rng, heard: Tensor, most: float) -> Tensor:
+    """heard [B, K, Na, D] with noise, a share of its spread that differs from crop to crop."""
+    shares = torch.from_numpy(rng.uniform(0, most, len(heard)).astype(np.float32))[:, None, None, None]
+    return heard + shares * heard.std() * torch.randn_like(heard)
 
 
 def _taken(latents: Tensor, units: Tensor) -> Tensor:

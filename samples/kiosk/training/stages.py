@@ -25,7 +25,7 @@ IN_TURN: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "spe
 IN_THE_END: Final[tuple[Lesson, ...]] = ("whole", "listening")
 # A trained backbone goes on with what it is worst at: hearing other voices, and reading the world;
 # and with what the stream will make of it, its own history.
-FURTHER: Final[tuple[Lesson, ...]] = ("listening", "whole", "listening", "own history", "listening", "whole")
+FURTHER: Final[tuple[Lesson, ...]] = ("listening", "whole", "listening", "listening", "own history", "listening")
 SPEAKING_UNTIL, IN_TURN_UNTIL = 0.3, 0.75  # of the steps
 
 
