@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from samples.engines.record import Record, append, read_records
 from wanedge.bundle import Bundle
 from wanedge_export.build import BuildError, BuiltEngine, block_profiles, build_bundle
 from wanedge_export.build.apart import build_apart
+from wanedge_export.build.bundle import engine_folder
 from wanedge_export.lint import Finding, Graph, lint_graph
 from wanedge_runtimes.doctor import collect
 from wanedge_runtimes.targets import Machine, target_named
@@ -125,6 +127,7 @@ def _linted(bundle: Bundle, job: Job) -> tuple[Finding, ...]:
 
 
 def _built_alone(bundle: Bundle, job: Job) -> BuiltEngine:
+    """As `wanedge build` asks for it: what is told to the building process moves its memory about."""
     variant = bundle.variant(VARIANTS[job.cell.precision])
     path, spec = bundle.graph(job.component, variant)
     return build_apart(
@@ -135,7 +138,14 @@ def _built_alone(bundle: Bundle, job: Job) -> BuiltEngine:
         lambda _phase, _done, _steps: None,
         data=[bundle.path(each) for each in variant.graphs[job.component].data],
         profiles=block_profiles(bundle.model, spec),
+        system=_system(),
+        log_path=f"{engine_folder(target_named(job.cell.target), job.cell.precision)}/{job.component}.log",
     )
+
+
+@cache
+def _system() -> str:
+    return Machine.of(collect()).system
 
 
 def _children_seconds() -> float:

@@ -196,7 +196,7 @@ class _Place(NamedTuple):
             profiles=profiles,
             options=self.options,
             system=self.machine.system,
-            log_path=f"{_folder(self.target, self.precision)}/{component}.log",
+            log_path=f"{engine_folder(self.target, self.precision)}/{component}.log",
         )
         return Job(component, needed.build, build)
 
@@ -208,7 +208,8 @@ class _Place(NamedTuple):
         return [self.bundle.path(each) for each in self.graphs.graphs[component].data]
 
 
-def _folder(target: Target, precision: str) -> str:
+def engine_folder(target: Target, precision: str) -> str:
+    """Where in a bundle the engines of a target lie."""
     return f"engines/{target.name}/{precision}"
 
 
@@ -223,7 +224,7 @@ def _variant(
         profile=graphs.profile,
         graphs={
             component: GraphFiles(
-                graph=f"{_folder(target, precision)}/{component}.engine", spec=graphs.graphs[component].spec
+                graph=f"{engine_folder(target, precision)}/{component}.engine", spec=graphs.graphs[component].spec
             )
             for component in engines
         },
