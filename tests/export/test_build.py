@@ -14,7 +14,7 @@ from tests.export.lint_graphs import F16, I8, PAIRS, cache, constant, model, of_
 from wanedge.bundle import Bundle, verify
 from wanedge.cli.app import build_app
 from wanedge_export.build import BuildError, BuildOptions, block_profiles, build_bundle, build_engine, parse_network
-from wanedge_export.build.memory import estimate
+from wanedge_export.build.memory import BUILD_FACTOR, PROFILE_FACTOR, estimate
 from wanedge_export.build.network import aliases, require_aliases
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.nvidia import Gpu
@@ -212,7 +212,9 @@ def test_the_estimate_counts_weights_states_and_the_largest_block(bundle: Bundle
     small, large = (estimate(spec, 1000, ({"S": (1, n, n)},)) for n in (1, 12))
     assert small.run > 1000 + spec.state_bytes
     assert large.run > small.run
-    assert large.build - large.run == 3 * 1000
+    twice = estimate(spec, 1000, ({"S": (1, 1, 1)}, {"S": (1, 12, 12)}))
+    assert (twice.run, twice.build - large.build) == (large.run, PROFILE_FACTOR * 1000)
+    assert estimate(spec, 2000, ({"S": (1, 12, 12)},)).build - large.build > 1000 * BUILD_FACTOR
 
 
 @pytest.mark.slow

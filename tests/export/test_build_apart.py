@@ -1,6 +1,8 @@
 """A build in a process of its own: the same engine wherever the graph lies, and a clear error when the process ends."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,23 @@ from tests.export.lint_graphs import product
 from tests.export.test_build import RTX_40, product_spec, saved
 from wanedge_export.build import BuildError, BuiltEngine
 from wanedge_export.build.apart import build_apart
+from wanedge_export.build.memory import estimate
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
+
+
+# A process counts what its parent had when it started, so a small one has to ask.
+PEAK = """
+import resource, sys
+from pathlib import Path
+from wanedge_export.build.apart import build_apart
+from wanedge_runtimes.spec import GraphSpec
+from wanedge_runtimes.targets import target_named
+
+graph, spec = Path(sys.argv[1]), GraphSpec.model_validate_json(sys.argv[2])
+build_apart("tensorrt-rtx", graph, spec, target_named("rtx-40"), lambda *_: None, data=[graph])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
 
 
 class Does:
@@ -65,3 +82,9 @@ def test_the_process_s_own_error_comes_through(tmp_path: Path) -> None:
 def test_no_module_is_taken_from_the_graph_s_folder(graph: Path) -> None:
     (graph.parent / "tensorrt_rtx.py").write_text("raise SystemExit(5)", encoding="utf-8")
     assert built(graph).content
+
+
+def test_the_process_stays_within_the_estimate(graph: Path) -> None:
+    command = [sys.executable, "-c", PEAK, str(graph), product_spec().model_dump_json()]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.4 < peak / estimate(product_spec(), graph.stat().st_size, ()).build < 1.0

@@ -1,7 +1,8 @@
 """Build one engine in a process of its own: a build that runs out of memory takes only its own process.
 
 Measured with TensorRT-RTX 1.7.1: engines of single operators repeat byte by byte, those of whole components when each
-has a process of its own in which nothing differs (the backbone's mostly), and seldom in one that has built others.
+has a process of its own in which nothing differs (the backbone's in half of the cases), and seldom in one that has
+built others.
 """
 
 import pickle

@@ -2,7 +2,7 @@
 
 Measured with TensorRT-RTX 1.7.1: components' engines came out in several forms, by chance, and in one of them once the
 kernel had stopped moving the process's memory about, the process started with the same environment whoever starts it,
-and malloc took all memory from one heap. The backbone's still comes out in another one now and then.
+and malloc took all memory from one heap. The backbone's still comes out in several.
 """
 
 import ctypes

@@ -157,14 +157,14 @@ class DuplexStage:
         shape: Shape,
         lesson: Lesson,
         times: tuple[float, ...] | None = None,
-        noise: float = HISTORY_NOISE,
+        noisy: bool = True,
     ) -> Lessons:
         c = self.config
         states = np.stack([crop.clip.states[crop.part] for crop in crops])
         texts = np.stack([crop.texts for crop in crops])
         thoughts = np.concatenate([states[..., None], texts], axis=2)
         audio, video = self._latents(crops, shape)
-        noises = rng.uniform(0, noise, len(crops)) * (rng.random(len(crops)) >= CLEAN_SHARE)
+        noises = rng.uniform(0, HISTORY_NOISE if noisy else 0.0, len(crops)) * (rng.random(len(crops)) >= CLEAN_SHARE)
         amount = torch.from_numpy(noises.astype(np.float32))[:, None, None, None]
         copies = np.stack([self._copies(rng, states[i], shape.copies) for i in range(len(crops))])
         student = rng.choice(times or STUDENT_TIMES, copies.shape)
@@ -181,7 +181,7 @@ class DuplexStage:
             world_lengths=torch.tensor([len(crop.world) for crop in crops]),
             first=np.array([crop.part.start if rng.random() < 0.5 else rng.integers(FURTHEST) for crop in crops]),
             user_text=torch.full((*states.shape, c.text.user_slots), self.tokenizer.pad),
-            heard=_unsure(rng, _stacked([crop.clip.heard[crop.part] for crop in crops]), HEARD_NOISE if noise else 0.0),
+            heard=_unsure(rng, _stacked([crop.clip.heard[crop.part] for crop in crops]), HEARD_NOISE if noisy else 0.0),
             seen=_stacked([crop.clip.seen[crop.part] for crop in crops]),
             thoughts=torch.from_numpy(thoughts),
             audio=audio + amount * torch.randn_like(audio),
@@ -287,7 +287,7 @@ class DuplexStage:
         for _ in range(MEASURED // shape.batch):
             torch.manual_seed(int(rng.integers(1 << 31)))
             crops = [self._crop(rng, self.held_out, shape, "whole") for _ in range(shape.batch)]
-            lesson = self._lessons(rng, crops, shape, "whole", times=(1.0,), noise=0.0)
+            lesson = self._lessons(rng, crops, shape, "whole", times=(1.0,), noisy=False)
             made = read(self.model, lesson.crops)
             guess = made.logits.argmax(dim=3)
             asked = lesson.thoughts != self.tokenizer.pad
