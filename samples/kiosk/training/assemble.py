@@ -2,6 +2,7 @@
 
     python -m samples.kiosk.training.assemble encoders out/kiosk/encoders.safetensors    # before the backbone's stage
     python -m samples.kiosk.training.assemble ship                                       # after it
+    python -m samples.kiosk.training.assemble mean ONE OTHER                             # of two rounds
 
 The flow starts from noise of spread 1, so each latent channel is brought to that scale by changing the encoder's last
 and the decoder's first layer; the graphs stay as they are.
@@ -84,12 +85,33 @@ def ship(
     with reported():
         model = ReferenceModel.load(TINY, weights)
         take_backbone(model, folder, stage)
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / "kiosk-tiny.safetensors"
-        model.save(path, torch.float16)
-        about = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "model": TINY.name, "dtype": "float16"}
-        path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {about['sha256']}")
+        _ship(model, out)
+
+
+@app.command()
+def mean(
+    one: Annotated[Path, typer.Argument(help="A whole model.")],
+    other: Annotated[Path, typer.Argument(help="One that was trained further from it.")],
+    out: Annotated[Path, typer.Option(help="Where the shipped files go.")] = SHIPPED,
+) -> None:
+    """The mean of two models' weights, in float16: what both know, and less of what each has by chance.
+
+    As model soups (Wortsman et al., 2022): it needs networks that are still near each other.
+    """
+    with reported():
+        model, second = ReferenceModel.load(TINY, one), ReferenceModel.load(TINY, other).state_dict()
+        # Apart from the model first: tied tensors have two names, and would take half of the other twice.
+        model.load_state_dict({name: (tensor + second[name]) / 2 for name, tensor in model.state_dict().items()})
+        _ship(model, out)
+
+
+def _ship(model: ReferenceModel, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "kiosk-tiny.safetensors"
+    model.save(path, torch.float16)
+    about = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "model": TINY.name, "dtype": "float16"}
+    path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {about['sha256']}")
 
 
 def averaged(module: nn.Module, checkpoint: Path) -> nn.Module:
