@@ -17,7 +17,7 @@ from wanedge_calibration.rollout.file import ROLLOUT
 from wanedge_export.bundling import export_bundle, load_or_seed
 
 CLIP = MEDIA / "kiosk-visitor.mp4"
-CLIP_UNITS = 60  # 9.6 s: every ring of the guide is full by then
+CLIP_UNITS: dict[ModelName, int] = {"kiosk-tiny": 60, "edge": 80}  # by then every ring is full
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp8")
 
 Log = Callable[[str], None]
@@ -26,12 +26,13 @@ Log = Callable[[str], None]
 def prepare(model: ModelName, path: Path, log: Log) -> Bundle:
     """The model's bundle at `path`, with what is missing made now: export, calibration, int8 and fp8 graphs."""
     bundle = _exported(model, path, log)
-    if model != "kiosk-tiny":
-        return bundle
     if ROLLOUT not in bundle.manifest.files:
-        log(f"calibrate with {CLIP_UNITS} units of {CLIP.name}")
+        log(f"calibrate with {CLIP_UNITS[model]} units of {CLIP.name}")
         bundle = calibrate(
-            bundle, find_clips([CLIP]), limit=CLIP_UNITS, progress=lambda _clip, unit: log(f"calibrate: unit {unit}")
+            bundle,
+            find_clips([CLIP]),
+            limit=CLIP_UNITS[model],
+            progress=lambda _clip, unit: log(f"calibrate: unit {unit}"),
         ).bundle
     for precision in PRECISIONS:
         if VARIANTS[precision] not in {variant.name for variant in bundle.manifest.variants}:
@@ -50,7 +51,7 @@ def _exported(model: ModelName, path: Path, log: Log) -> Bundle:
     return export_bundle(
         load_or_seed(PRESETS[preset], weights, seed=0),
         path,
-        precisions=("fp32", "fp16") if weights else ("fp16",),
+        precisions=("fp32", "fp16"),
         trained=weights is not None,
         note=f"from {weights.name}" if weights else "random, seed 0",
         command="python -m samples.engines",

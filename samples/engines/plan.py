@@ -43,15 +43,14 @@ def _can(target: str, precision: str) -> bool:
 
 
 # A desktop card of each kind that TensorRT-RTX has and that is sold today.
-_KIOSK: Final = (
-    *(Cell("kiosk-tiny", name, p) for name in ("rtx-30", "rtx-40", "rtx-50") for p in _ENGINES if _can(name, p)),
+_CARDS: Final = ("rtx-30", "rtx-40", "rtx-50")
+CELLS: Final[dict[ModelName, tuple[Cell, ...]]] = {
+    model: tuple(Cell(model, card, p) for card in _CARDS for p in _ENGINES if _can(card, p)) for model in MODELS
+}
+CELLS["kiosk-tiny"] += (
     Cell("kiosk-tiny", "rtx-30", "fp8", builds=False),
     Cell("kiosk-tiny", "rtx-40", "fp32", builds=False),
 )
-CELLS: Final[dict[ModelName, tuple[Cell, ...]]] = {
-    "kiosk-tiny": _KIOSK,
-    "edge": (Cell("edge", "rtx-40", "fp16"),),
-}
 
 
 def jobs(bundle: Bundle, cells: Sequence[Cell]) -> Iterator[Job]:

@@ -25,7 +25,7 @@ def test_children_are_alike_and_the_parent_stays_as_it_was(monkeypatch: pytest.M
     before = PERSONALITY.read_text()
     with same_addresses():
         refused = PERSONALITY.read_text() == before
-        alike = {shown(environment()) for _ in range(4)}
+        alike = {shown(environment("tensorrt-rtx")) for _ in range(4)}
     assert PERSONALITY.read_text() == before
     assert "PYTHONHASHSEED" not in os.environ
     if refused:
@@ -35,16 +35,20 @@ def test_children_are_alike_and_the_parent_stays_as_it_was(monkeypatch: pytest.M
 
 
 def test_the_environment_is_the_same_whoever_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = environment()
+    first = environment("tensorrt-rtx")
     monkeypatch.setenv("WANEDGE_SOMETHING_ELSE", "long" * 100)
     monkeypatch.setenv("PYTHONHASHSEED", "7")
-    assert environment() == first
+    assert environment("tensorrt-rtx") == first
     assert first["PATH"] == os.environ["PATH"]
 
 
 def test_what_cuda_needs_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert environment()["CUDA_VISIBLE_DEVICES"] == "1"
+    assert environment("tensorrt-rtx")["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_the_compilers_threads_are_only_told_to_the_library_that_was_measured() -> None:
+    assert environment("tensorrt-rtx").keys() - environment("tensorrt").keys() == {"__LUNOWUD"}
 
 
 @pytest.mark.skipif(not PERSONALITY.exists(), reason="only Linux has personalities")

@@ -1,8 +1,7 @@
 """Build one engine in a process of its own: a build that runs out of memory takes only its own process.
 
 Measured with TensorRT-RTX 1.7.1: engines of single operators repeat byte by byte, those of whole components when each
-has a process of its own in which nothing differs (the backbone's in half of the cases), and seldom in one that has
-built others.
+has a process of its own in which nothing differs, and seldom in one that has built others.
 """
 
 import pickle
@@ -45,7 +44,7 @@ def build_apart(
     # The same words whatever the folder is called: longer ones would move what comes after them in memory.
     near = [Path(relpath(each, graph.parent)) for each in data]
     request = worker.Request(library, Path(graph.name), spec, target, {"data": near, "options": chosen, **rest})
-    with _process(graph.parent, pickle.dumps(request)) as child:
+    with _process(library, graph.parent, pickle.dumps(request)) as child:
         assert child.stdout is not None
         try:
             while True:
@@ -66,7 +65,7 @@ def build_apart(
 
 
 @contextmanager
-def _process(folder: Path, request: bytes) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(library: LibraryName, folder: Path, request: bytes) -> Iterator["subprocess.Popen[bytes]"]:
     """A worker in `folder`, ended when the caller leaves early."""
     with TemporaryFile() as given, same_addresses():
         given.write(request)  # a file is read in one piece; a pipe in as many as have come
@@ -74,7 +73,7 @@ def _process(folder: Path, request: bytes) -> Iterator["subprocess.Popen[bytes]"
         child = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {worker.__name__} import main; main()"],  # -P: no modules from `folder`
             cwd=folder,
-            env=environment(),
+            env=environment(library),
             stdin=given,
             stdout=subprocess.PIPE,
         )

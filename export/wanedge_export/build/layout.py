@@ -2,7 +2,8 @@
 
 Measured with TensorRT-RTX 1.7.1: components' engines came out in several forms, by chance, and in one of them once the
 kernel had stopped moving the process's memory about, the process started with the same environment whoever starts it,
-and malloc took all memory from one heap. The backbone's still comes out in several.
+malloc took all memory from one heap, and the compiler worked in one thread. Without the last the backbone's still
+came out in four: threads that ran at the same time changed the order of what each of them found in memory.
 """
 
 import ctypes
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from wanedge_runtimes.targets import LibraryName
 
 _ADDR_NO_RANDOMIZE: Final = 0x0040000  # personality(2)
 _ASK: Final = 0xFFFFFFFF  # leaves the personality as it is and returns it
@@ -24,11 +27,17 @@ _FIXED: Final = {
     "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={1 << 32}:glibc.malloc.trim_threshold={1 << 34}",
 }
 
+# Options of the compiler inside the library, which NVIDIA does not document; a version that does not know one says so
+# and goes on. Only for the library with which they were measured.
+_ONE_THREAD: Final[dict[LibraryName, dict[str, str]]] = {
+    "tensorrt-rtx": {"__LUNOWUD": "-thread_pool_serialize -thread_pool_size=1"}
+}
 
-def environment() -> dict[str, str]:
-    """Environment of a building process."""
+
+def environment(library: LibraryName) -> dict[str, str]:
+    """Environment of a process that builds with `library`."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_FAMILIES)}
-    return kept | _FIXED
+    return kept | _FIXED | _ONE_THREAD.get(library, {})
 
 
 @contextmanager
