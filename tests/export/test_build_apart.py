@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+import wanedge_export
+import wanedge_runtimes
+from tests.export.half_graphs import half_bundle
 from tests.export.lint_graphs import product
 from tests.export.test_build import RTX_40, product_spec, saved
-from wanedge_export.build import BuildError, BuiltEngine
-from wanedge_export.build.apart import build_apart
+from wanedge.bundle import Bundle
+from wanedge_export.build import BuildError, BuiltEngine, block_profiles
+from wanedge_export.build.apart import _compile_modules, build_apart
 from wanedge_export.build.memory import estimate
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
@@ -21,7 +25,7 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip i
 PEAK = """
 import resource, sys
 from pathlib import Path
-from wanedge_export.build.apart import build_apart
+from wanedge_export.build.apart import _compile_modules, build_apart
 from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.targets import target_named
 
@@ -61,6 +65,25 @@ def test_the_folder_does_not_matter_and_progress_comes_through(graph: Path, tmp_
     steps: list[str] = []
     assert built(graph, steps).content == built(far / graph.name).content
     assert steps
+
+
+def test_the_first_build_of_a_fresh_installation_is_as_the_second(mini_bundle: Bundle, tmp_path: Path) -> None:
+    bundle = half_bundle(mini_bundle, tmp_path / "mini")
+    path, spec = bundle.graph("backbone", "fp16")
+    data = [bundle.path(each) for each in bundle.variant("fp16").graphs["backbone"].data]
+    profiles = block_profiles(bundle.model, spec)
+    engines = []
+    for _ in range(2):
+        for package in (wanedge_export, wanedge_runtimes):
+            for compiled in Path(package.__path__[0]).rglob("__pycache__/*.pyc"):
+                compiled.unlink(missing_ok=True)
+        _compile_modules.cache_clear()
+
+        for _ in range(2):
+            engines.append(
+                build_apart("tensorrt-rtx", path, spec, RTX_40, lambda *_: None, data=data, profiles=profiles).content
+            )
+    assert engines == [engines[0]] * 4
 
 
 def test_what_libraries_print_does_not_come_between(graph: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from os.path import relpath
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,6 +39,7 @@ def build_apart(
     **rest: Any,
 ) -> BuiltEngine:
     """`build_engine` with the same arguments. Raises BuildError, also when the process dies."""
+    _compile_modules(library)
     chosen = options or BuildOptions()
     if chosen.timing_cache is not None:
         chosen = replace(chosen, timing_cache=chosen.timing_cache.absolute())
@@ -62,6 +64,14 @@ def build_apart(
                 f"{spec.component}: the building process ended with exit code {child.wait()}",
                 hint="most often memory ran out: close other programs, or build a smaller preset",
             ) from error
+
+
+@cache
+def _compile_modules(library: LibraryName) -> None:
+    """Let Python compile what a building process imports: the first would else find another memory than those after."""
+    code = f"from {worker.__name__} import import_library; import_library({library!r})"
+    # Whatever is wrong is told by the build.
+    subprocess.run([sys.executable, "-P", "-c", code], env=environment(library), check=False, capture_output=True)
 
 
 @contextmanager

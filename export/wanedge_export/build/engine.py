@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from wanedge_export.build import network as networks
+from wanedge_export.build.collection import no_collection
 from wanedge_export.build.error import BuildError
 from wanedge_export.build.listening import Lines, Progress, make_logger, make_monitor
 from wanedge_export.build.memory import estimate
@@ -34,6 +35,7 @@ class BuiltEngine:
     log: str
 
 
+@no_collection()
 def build_engine(
     trt: ModuleType,
     library: LibraryName,
@@ -105,6 +107,7 @@ def build_engine(
     return BuiltEngine(content, info, lines.text().replace(str(graph.parent) + "/", ""))
 
 
+@no_collection()
 def parse_network(trt: ModuleType, graph: Path, component: str = "graph") -> Any:
     """The network alone, for looking at. Raises BuildError. Keep the returned (network, parser, builder) together."""
     lines = Lines()

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from wanedge_export.build import network as networks
+from wanedge_export.build.collection import no_collection
 from wanedge_export.build.engine import configure, parse
 from wanedge_export.build.error import BuildError
 from wanedge_export.build.listening import Lines, make_logger
@@ -24,6 +25,7 @@ class Verdict(NamedTuple):
         return bool(self.engine)
 
 
+@no_collection()
 def judge(trt: ModuleType, graph: Path, target: Target) -> Verdict:
     """Build a graph of fixed shapes with TensorRT-RTX for `target` and keep nothing but the verdict.
 
