@@ -1,6 +1,7 @@
 """A build in a process of its own: the same engine wherever the graph lies, and a clear error when the process ends."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,22 +68,27 @@ def test_the_folder_does_not_matter_and_progress_comes_through(graph: Path, tmp_
     assert steps
 
 
-def test_the_first_build_of_a_fresh_installation_is_as_the_second(mini_bundle: Bundle, tmp_path: Path) -> None:
-    bundle = half_bundle(mini_bundle, tmp_path / "mini")
+def backbone(bundle: Bundle) -> bytes:
+    """The content of its engine."""
     path, spec = bundle.graph("backbone", "fp16")
     data = [bundle.path(each) for each in bundle.variant("fp16").graphs["backbone"].data]
     profiles = block_profiles(bundle.model, spec)
+    return build_apart("tensorrt-rtx", path, spec, RTX_40, lambda *_: None, data=data, profiles=profiles).content
+
+
+def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installation(
+    mini_bundle: Bundle, tmp_path: Path
+) -> None:
+    near = half_bundle(mini_bundle, tmp_path / "mini")
+    far = tmp_path / "a folder with a much longer name" / "and another one in it"
+    shutil.copytree(near.root, far)
     engines = []
-    for _ in range(2):
+    for bundle in (near, Bundle.open(far)):
         for package in (wanedge_export, wanedge_runtimes):
             for compiled in Path(package.__path__[0]).rglob("__pycache__/*.pyc"):
                 compiled.unlink(missing_ok=True)
         _compile_modules.cache_clear()
-
-        for _ in range(2):
-            engines.append(
-                build_apart("tensorrt-rtx", path, spec, RTX_40, lambda *_: None, data=data, profiles=profiles).content
-            )
+        engines += [backbone(bundle), backbone(bundle)]
     assert engines == [engines[0]] * 4
 
 

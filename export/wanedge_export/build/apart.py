@@ -5,15 +5,15 @@ has a process of its own in which nothing differs, and seldom in one that has bu
 """
 
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from os.path import relpath
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 from wanedge_export.build import worker
@@ -43,10 +43,9 @@ def build_apart(
     chosen = options or BuildOptions()
     if chosen.timing_cache is not None:
         chosen = replace(chosen, timing_cache=chosen.timing_cache.absolute())
-    # The same words whatever the folder is called: longer ones would move what comes after them in memory.
-    near = [Path(relpath(each, graph.parent)) for each in data]
+    near = [each.relative_to(graph.parent) for each in data]
     request = worker.Request(library, Path(graph.name), spec, target, {"data": near, "options": chosen, **rest})
-    with _process(library, graph.parent, pickle.dumps(request)) as child:
+    with _same_folder(graph, near) as folder, _process(library, folder, pickle.dumps(request)) as child:
         assert child.stdout is not None
         try:
             while True:
@@ -72,6 +71,20 @@ def _compile_modules(library: LibraryName) -> None:
     code = f"from {worker.__name__} import import_library; import_library({library!r})"
     # Whatever is wrong is told by the build.
     subprocess.run([sys.executable, "-P", "-c", code], env=environment(library), check=False, capture_output=True)
+
+
+@contextmanager
+def _same_folder(graph: Path, data: list[Path]) -> Iterator[Path]:
+    """A folder that shows graph and data under a name of always the same length: a longer one moves memory about."""
+    with TemporaryDirectory(prefix="wanedge-build-") as folder:
+        for each in {Path(graph.name), *data}:
+            shown = Path(folder) / each
+            shown.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shown.symlink_to((graph.parent / each).absolute())
+            except OSError:  # Windows asks for a right
+                shutil.copyfile(graph.parent / each, shown)
+        yield Path(folder)
 
 
 @contextmanager
