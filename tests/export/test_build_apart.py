@@ -92,6 +92,12 @@ def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installati
     assert engines == [engines[0]] * 4
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what is loaded")
+def test_the_library_is_loaded_before_the_request_is_read(graph: Path) -> None:
+    loaded = "'linux' if 'libtensorrt_rtx.so' in open('/proc/self/maps').read() else 1 / 0"
+    assert built(graph, system=Does(eval, loaded)).content
+
+
 def test_what_libraries_print_does_not_come_between(graph: Path) -> None:
     assert built(graph, system=Does(os.write, 1, b"a library says something\n")).content
 

@@ -19,7 +19,7 @@ from typing import Any
 from wanedge_export.build import worker
 from wanedge_export.build.engine import BuiltEngine
 from wanedge_export.build.error import BuildError
-from wanedge_export.build.layout import environment, same_addresses
+from wanedge_export.build.layout import environment, first_library, same_addresses
 from wanedge_export.build.listening import Progress
 from wanedge_export.build.options import BuildOptions
 from wanedge_runtimes.errors import WanEdgeError
@@ -45,7 +45,11 @@ def build_apart(
         chosen = replace(chosen, timing_cache=chosen.timing_cache.absolute())
     near = [each.relative_to(graph.parent) for each in data]
     request = worker.Request(library, Path(graph.name), spec, target, {"data": near, "options": chosen, **rest})
-    with _same_folder(graph, near) as folder, _process(library, folder, pickle.dumps(request)) as child:
+    given = {each: graph.parent / each for each in (Path(graph.name), *near)}
+    first = first_library(library)
+    if first is not None:
+        given[Path(first.name)] = first
+    with _same_folder(given) as folder, _process(library, folder, first, pickle.dumps(request)) as child:
         assert child.stdout is not None
         try:
             while True:
@@ -74,29 +78,33 @@ def _compile_modules(library: LibraryName) -> None:
 
 
 @contextmanager
-def _same_folder(graph: Path, data: list[Path]) -> Iterator[Path]:
-    """A folder that shows graph and data under a name of always the same length: a longer one moves memory about."""
+def _same_folder(given: dict[Path, Path]) -> Iterator[Path]:
+    """A folder that shows files under other paths. Its name has always the same length: a longer one moves memory."""
     with TemporaryDirectory(prefix="wanedge-build-") as folder:
-        for each in {Path(graph.name), *data}:
-            shown = Path(folder) / each
+        for path, file in given.items():
+            shown = Path(folder) / path
             shown.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shown.symlink_to((graph.parent / each).absolute())
+                shown.symlink_to(file.absolute())
             except OSError:  # Windows asks for a right
-                shutil.copyfile(graph.parent / each, shown)
+                shutil.copyfile(file, shown)
         yield Path(folder)
 
 
 @contextmanager
-def _process(library: LibraryName, folder: Path, request: bytes) -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker in `folder`, ended when the caller leaves early."""
+def _process(
+    library: LibraryName, folder: Path, first: Path | None, request: bytes
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker in `folder`, ended when the caller leaves early. first: shown there, and loaded before anything else."""
+    # By its name there, which never holds what separates the libraries in this list (a space, a colon).
+    loaded = {} if first is None else {"LD_PRELOAD": f"./{first.name}"}
     with TemporaryFile() as given, same_addresses():
         given.write(request)  # a file is read in one piece; a pipe in as many as have come
         given.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {worker.__name__} import main; main()"],  # -P: no modules from `folder`
             cwd=folder,
-            env=environment(library),
+            env=environment(library) | loaded,
             stdin=given,
             stdout=subprocess.PIPE,
         )

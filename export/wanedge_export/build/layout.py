@@ -1,10 +1,16 @@
 """The same memory in every building process: TensorRT orders some of its work by addresses.
 
-Measured with TensorRT-RTX 1.7.1: components' engines came out in several forms, by chance, and in one of them once the
-kernel had stopped moving the process's memory about, the process started with the same environment whoever starts it,
-malloc took all memory from one heap, the compiler worked in one thread, and every thread kept what it freed for itself.
-Without the last two the backbone's still came out in four: threads that ran at the same time changed what each of them
-found in memory. With the first of them one in fourteen was another, with both none in 24.
+Measured with TensorRT-RTX 1.7.1 and glibc 2.36: components' engines came out in several forms, by chance, and in one of
+them once the kernel had stopped moving the process's memory about, the process started with the same environment
+whoever starts it, and malloc took all memory from one heap. The backbone's still came out in four, for it is compiled
+in threads that change what each of them finds in memory. All of these are needed; of 60 builds or more differed:
+
+- 1 in 4 without the compiler working in one thread,
+- 1 in 20 without every thread keeping what it frees for itself,
+- 1 in 14 without the library loaded before Python. It has 12 KiB of thread-local memory. Loaded late, glibc takes that
+  for each thread from malloc, in an arena that a thread gets which may just have ended or not, and the thread that
+  waits for it frees it and finds it again; loaded at the start, it lies on the thread's stack,
+- none with all of them.
 """
 
 import ctypes
@@ -12,6 +18,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from wanedge_runtimes.targets import LibraryName
@@ -37,11 +45,22 @@ _ONE_THREAD: Final[dict[LibraryName, dict[str, str]]] = {
     "tensorrt-rtx": {"__LUNOWUD": "-thread_pool_serialize -thread_pool_size=1"}
 }
 
+# Package and name of the shared library to load before Python; also only where it was measured.
+_FIRST: Final[dict[LibraryName, tuple[str, str]]] = {"tensorrt-rtx": ("tensorrt_rtx_libs", "libtensorrt_rtx.so.*")}
+
 
 def environment(library: LibraryName) -> dict[str, str]:
     """Environment of a process that builds with `library`."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_FAMILIES)}
     return kept | _FIXED | _ONE_THREAD.get(library, {})
+
+
+def first_library(library: LibraryName) -> Path | None:
+    """Shared library that a building process loads before Python; None where pip has not installed it, or none is."""
+    package, pattern = _FIRST.get(library, ("", ""))
+    found = find_spec(package) if package else None
+    places = [] if found is None else found.submodule_search_locations or []
+    return next((path for place in places for path in sorted(Path(place).glob(pattern))), None)
 
 
 @contextmanager
