@@ -15,7 +15,8 @@ from wanedge.bundle import Bundle, verify
 from wanedge.cli.app import build_app
 from wanedge_export.build import BuildError, BuildOptions, block_profiles, build_bundle, build_engine, parse_network
 from wanedge_export.build.memory import BUILD_FACTOR, PROFILE_FACTOR, estimate
-from wanedge_export.build.network import aliases, require_aliases
+from wanedge_export.build.network import require_aliases
+from wanedge_export.compiler.network import aliases
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.nvidia import Gpu
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.export.half_graphs import half_bundle
 from tests.export.lint_graphs import product
 from tests.export.test_build import RTX_40, product_spec, saved
 from wanedge.bundle import Bundle
-from wanedge_export.build import BuildError, BuiltEngine, block_profiles
+from wanedge_export.build import BuildError, BuildOptions, BuiltEngine, block_profiles
 from wanedge_export.build.apart import _compile_modules, build_apart
 from wanedge_export.build.memory import estimate
 
@@ -44,6 +44,11 @@ class Does:
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         return self.call, self.args
+
+
+def doing(call: Any, *args: object) -> BuildOptions:
+    """Options of which one calls something in the building process."""
+    return BuildOptions(level=cast(Any, Does(call, *args)))
 
 
 def built(graph: Path, steps: list[str] | None = None, **rest: Any) -> BuiltEngine:
@@ -94,17 +99,33 @@ def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installati
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what is loaded")
 def test_the_library_is_loaded_before_the_request_is_read(graph: Path) -> None:
-    loaded = "'linux' if 'libtensorrt_rtx.so' in open('/proc/self/maps').read() else 1 / 0"
-    assert built(graph, system=Does(eval, loaded)).content
+    assert built(
+        graph, options=doing(eval, "None if 'libtensorrt_rtx.so' in open('/proc/self/maps').read() else 1 / 0")
+    )
+
+
+def test_the_process_imports_only_the_standard_library_and_tensorrt() -> None:
+    code = "import sys; from wanedge_export.compiler import worker; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=own_environment(), capture_output=True, text=True, check=True
+    )
+    others = {name.partition(".")[0] for name in run.stdout.split()} - sys.stdlib_module_names - {"__main__"}
+    assert others == {"wanedge_export", "wanedge_runtimes"}
+
+
+def own_environment() -> dict[str, str]:
+    """With our packages in reach of a Python that does not read site-packages."""
+    places = {Path(package.__path__[0]).parent for package in (wanedge_export, wanedge_runtimes)}
+    return {"PYTHONPATH": os.pathsep.join(map(str, places))}
 
 
 def test_what_libraries_print_does_not_come_between(graph: Path) -> None:
-    assert built(graph, system=Does(os.write, 1, b"a library says something\n")).content
+    assert built(graph, options=doing(eval, "__import__('os').write(1, b'a library says something\\n') and None"))
 
 
 def test_a_process_that_ends_is_a_clear_error(graph: Path) -> None:
     with pytest.raises(BuildError, match="ended with exit code 9") as error:
-        built(graph, system=Does(os._exit, 9))
+        built(graph, options=doing(os._exit, 9))
     assert "memory" in str(error.value.hint)
 
 

@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from wanedge_export.build.collection import no_collection
+from wanedge_export.compiler.collection import no_collection
 
 WAIT_S = 120
 # Each kind of call that makes a builder. Before it a builder is in a cycle, and what TensorRT says makes garbage, too.
@@ -33,7 +33,7 @@ import tensorrt_rtx as trt
 from tests.export.test_build import product_spec
 from wanedge_export.build import BuildError, build_engine, parse_network
 from wanedge_export.build.judge import judge
-from wanedge_export.build.listening import Lines, make_logger
+from wanedge_export.compiler.listening import Lines, make_logger
 from wanedge_runtimes.targets import target_named
 
 class Said(list):

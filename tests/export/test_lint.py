@@ -9,8 +9,8 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from tests.export.lint_graphs import PAIRS, Pair, attention, cache, product
-from wanedge_export.build.error import BuildError
 from wanedge_export.build.judge import Verdict, judge
+from wanedge_export.compiler.error import BuildError
 from wanedge_export.lint import RULES, Finding, Graph, lint_graph
 from wanedge_runtimes.errors import GraphError
 from wanedge_runtimes.targets import TARGETS, target_named

@@ -8,63 +8,67 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from wanedge_export.build import worker
-from wanedge_export.build.engine import BuiltEngine
-from wanedge_export.build.error import BuildError
+from wanedge_export.build.engine import BuiltEngine, build_by
 from wanedge_export.build.layout import environment, first_library, same_addresses
-from wanedge_export.build.listening import Progress
-from wanedge_export.build.options import BuildOptions
+from wanedge_export.compiler import worker
+from wanedge_export.compiler.compile import Compiled, CompileRequest
+from wanedge_export.compiler.error import BuildError
+from wanedge_export.compiler.listening import Progress
+from wanedge_export.compiler.network import NetworkFacts
 from wanedge_runtimes.errors import WanEdgeError
 from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.targets import LibraryName, Target
 
 
 def build_apart(
+    library: LibraryName, graph: Path, spec: GraphSpec, target: Target, progress: Progress, **rest: Any
+) -> BuiltEngine:
+    """`build_by`, with the same arguments, in a process of its own. Raises BuildError, also when the process dies."""
+    compiling = partial(_compile_apart, library, graph, rest.get("data", ()))
+    return build_by(compiling, library, graph, spec, target, progress=progress, **rest)
+
+
+def _compile_apart(
     library: LibraryName,
     graph: Path,
-    spec: GraphSpec,
-    target: Target,
+    data: Sequence[Path],
+    request: CompileRequest,
+    parsed: Callable[[NetworkFacts], None],
     progress: Progress,
-    *,
-    data: list[Path],
-    options: BuildOptions | None = None,
-    **rest: Any,
-) -> BuiltEngine:
-    """`build_engine` with the same arguments. Raises BuildError, also when the process dies."""
+) -> Compiled:
     _compile_modules(library)
-    chosen = options or BuildOptions()
-    if chosen.timing_cache is not None:
-        chosen = replace(chosen, timing_cache=chosen.timing_cache.absolute())
-    near = [each.relative_to(graph.parent) for each in data]
-    request = worker.Request(library, Path(graph.name), spec, target, {"data": near, "options": chosen, **rest})
-    given = {each: graph.parent / each for each in (Path(graph.name), *near)}
+    given = {
+        each: graph.parent / each for each in (Path(graph.name), *(each.relative_to(graph.parent) for each in data))
+    }
     first = first_library(library)
     if first is not None:
         given[Path(first.name)] = first
-    with _same_folder(given) as folder, _process(library, folder, first, pickle.dumps(request)) as child:
+    asked = pickle.dumps((Path(graph.name), request))
+    with _same_folder(given) as folder, _process(library, folder, first, asked) as child:
         assert child.stdout is not None
         try:
             while True:
                 kind, value = pickle.load(child.stdout)
                 if kind == "step":
                     progress(*value)
-                elif kind == "built":
-                    built: BuiltEngine = value
-                    return built
+                elif kind == "network":
+                    parsed(value)
+                elif kind == "compiled":
+                    compiled: Compiled = value
+                    return compiled
                 else:
                     error: WanEdgeError = value
                     raise error
         except (EOFError, pickle.UnpicklingError) as error:
             raise BuildError(
-                f"{spec.component}: the building process ended with exit code {child.wait()}",
+                f"{request.component}: the building process ended with exit code {child.wait()}",
                 hint="most often memory ran out: close other programs, or build a smaller preset",
             ) from error
 

@@ -9,12 +9,12 @@ from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_export.build.apart import build_apart
 from wanedge_export.build.engine import BuiltEngine
-from wanedge_export.build.error import BuildError
-from wanedge_export.build.listening import Progress
 from wanedge_export.build.memory import estimate, require_memory
 from wanedge_export.build.options import BuildOptions
 from wanedge_export.build.profiles import block_profiles
 from wanedge_export.build.together import Done, Job, build_together
+from wanedge_export.compiler.error import BuildError
+from wanedge_export.compiler.listening import Progress
 from wanedge_export.lint import Graph, lint_graph
 from wanedge_runtimes.targets import Library, Machine, Precision, Target, same_release, service
 from wanedge_runtimes.tensorrt.library import import_library

@@ -11,7 +11,7 @@ from wanedge.cli.outcome import require_bundle
 from wanedge_export.lint.cli import LibraryOption, TargetOption
 
 if TYPE_CHECKING:
-    from wanedge_export.build.listening import Progress
+    from wanedge_export.compiler.listening import Progress
 
 
 def register(app: typer.Typer) -> None:

@@ -4,12 +4,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from wanedge_export.build import network as networks
-from wanedge_export.build.collection import no_collection
-from wanedge_export.build.engine import configure, parse
-from wanedge_export.build.error import BuildError
-from wanedge_export.build.listening import Lines, make_logger
-from wanedge_export.build.options import BuildOptions
+from wanedge_export.compiler.collection import no_collection
+from wanedge_export.compiler.compile import CompileRequest, configure, parse
+from wanedge_export.compiler.error import BuildError
+from wanedge_export.compiler.listening import Lines, make_logger
+from wanedge_export.compiler.network import layer_kinds
 from wanedge_runtimes.targets import Target
 
 
@@ -34,11 +33,11 @@ def judge(trt: ModuleType, graph: Path, target: Target) -> Verdict:
     lines = Lines()
     logger = make_logger(trt, lines)
     builder = trt.Builder(logger)
-    config = configure(trt, builder, "tensorrt-rtx", target, BuildOptions())
+    config = configure(trt, builder, CompileRequest("tensorrt-rtx", "graph", target.name, target.sm or ""))
     try:
         network, _parser = parse(trt, builder, logger, graph, "graph", lines)
     except BuildError:
         return Verdict(b"", {}, tuple(lines.lines))
     engine = builder.build_serialized_network(network, config)
     content = b"" if engine is None else bytes(engine)
-    return Verdict(content, networks.layer_kinds(network), tuple(lines.lines))
+    return Verdict(content, layer_kinds(network), tuple(lines.lines))

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wanedge_export.build.error import BuildError
 from wanedge_export.build.profiles import Profile
+from wanedge_export.compiler.error import BuildError
 from wanedge_runtimes.spec import GraphSpec, itemsize
 
 # A build holds the weights as read, as parsed, as laid out for kernels and in the engine, and more of them for every

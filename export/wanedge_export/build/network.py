@@ -1,68 +1,24 @@
-"""The parsed network, read for what the build must promise: its inputs and outputs, and which caches are in place."""
+"""What a build must promise: an engine's inputs and outputs, and its caches in place, are what the spec says."""
 
-from collections import Counter
-from collections.abc import Iterator
-from typing import Any
-
-from wanedge_export.build.error import BuildError
+from wanedge_export.compiler.error import BuildError
+from wanedge_export.compiler.network import NetworkFacts
 from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.tensorrt.engine import EngineTensor
-from wanedge_runtimes.tensorrt.library import dtype_name, enum_name
-
-_CACHE_UPDATE = "KV_CACHE_UPDATE"
+from wanedge_runtimes.tensorrt.library import dtype_name
 
 
-def layers(network: Any) -> Iterator[Any]:
-    return (network.get_layer(index) for index in range(network.num_layers))
-
-
-def layer_kinds(network: Any) -> dict[str, int]:
-    """Kinds of layers with their number, the most frequent first."""
-    return dict(Counter(enum_name(layer.type) for layer in layers(network)).most_common())
-
-
-def aliases(network: Any) -> dict[str, str]:
-    """Output -> the network input whose memory it must share, for every cache update [IKVCacheUpdateLayer]."""
-    return {
-        layer.get_output(0).name: layer.get_input(0).name
-        for layer in layers(network)
-        if enum_name(layer.type) == _CACHE_UPDATE
-    }
-
-
-def engine_aliases(engine: Any) -> dict[str, str]:
-    """The same of a loaded engine: what `get_aliased_input_tensor` says, which is the truth at run time."""
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    found = {name: engine.get_aliased_input_tensor(name) for name in names}
-    return {name: alias for name, alias in found.items() if alias}
-
-
-def tensors(network: Any, aliased: dict[str, str]) -> tuple[EngineTensor, ...]:
+def engine_tensors(network: NetworkFacts) -> tuple[EngineTensor, ...]:
     """Inputs, then outputs, in the network's order. Raises BuildError for a type that no graph here has."""
-    sides = (
-        ("input", [network.get_input(index) for index in range(network.num_inputs)]),
-        ("output", [network.get_output(index) for index in range(network.num_outputs)]),
-    )
     made: list[EngineTensor] = []
-    for mode, values in sides:
-        for value in values:
-            dtype = dtype_name(value.dtype)
-            if dtype is None:
-                raise BuildError(
-                    f"{mode} {value.name!r} is {enum_name(value.dtype)}, which the host cannot pass",
-                    hint="keep inputs, outputs and states in float16 or float32",
-                )
-            made.append(
-                EngineTensor.model_validate(
-                    {
-                        "name": value.name,
-                        "mode": mode,
-                        "dtype": dtype,
-                        "shape": tuple(value.shape),
-                        "alias": aliased.get(value.name) if mode == "output" else None,
-                    }
-                )
+    for each in network.tensors:
+        dtype = dtype_name(each.dtype)
+        if dtype is None:
+            raise BuildError(
+                f"{each.mode} {each.name!r} is {each.dtype}, which the host cannot pass",
+                hint="keep inputs, outputs and states in float16 or float32",
             )
+        alias = network.aliases.get(each.name) if each.mode == "output" else None
+        made.append(EngineTensor(name=each.name, mode=each.mode, dtype=dtype, shape=each.shape, alias=alias))
     return tuple(made)
 
 

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wanedge_export.build.error import BuildError
+from wanedge_export.compiler.compile import WORKSPACE
+from wanedge_export.compiler.error import BuildError
 from wanedge_runtimes.targets import LibraryName
 from wanedge_runtimes.tensorrt.engine import Compatibility
 
 ProfileChoice = Literal["blocks", "range"]
-
-WORKSPACE = 1 << 30  # bytes; TensorRT's own default is all of the device
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ length is the world text's, gets one range.
 
 from wanedge.config import ModelConfig
 from wanedge.layout import UnitLayout, backbone_rings
-from wanedge_export.build.error import BuildError
+from wanedge_export.compiler.error import BuildError
 from wanedge_runtimes.spec import GraphSpec
 
 # Measured with TensorRT-RTX 1.7.1: where two Attention layers share a mask, a range of block sizes that ends at 64 or

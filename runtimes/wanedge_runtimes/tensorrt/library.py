@@ -1,11 +1,15 @@
 """The TensorRT module by its name, and what its enumerations are called here."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wanedge_runtimes.errors import MissingExtra, RuntimeUnavailable
-from wanedge_runtimes.spec import DType
+
+if TYPE_CHECKING:  # building processes import this module, and nothing but the standard library beside it
+    from wanedge_runtimes.spec import DType
 
 _MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
 
