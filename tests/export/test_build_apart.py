@@ -99,9 +99,8 @@ def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installati
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what is loaded")
 def test_the_library_is_loaded_before_the_request_is_read(graph: Path) -> None:
-    assert built(
-        graph, options=doing(eval, "None if 'libtensorrt_rtx.so' in open('/proc/self/maps').read() else 1 / 0")
-    )
+    loaded = "None if 'libtensorrt_rtx.so' in open('/proc/self/maps').read() else 1 / 0"
+    assert built(graph, options=doing(eval, loaded)).content
 
 
 def test_the_process_imports_only_the_standard_library_and_tensorrt() -> None:
@@ -120,7 +119,8 @@ def own_environment() -> dict[str, str]:
 
 
 def test_what_libraries_print_does_not_come_between(graph: Path) -> None:
-    assert built(graph, options=doing(eval, "__import__('os').write(1, b'a library says something\\n') and None"))
+    says = "__import__('os').write(1, b'a library says something\\n') and None"
+    assert built(graph, options=doing(eval, says)).content
 
 
 def test_a_process_that_ends_is_a_clear_error(graph: Path) -> None:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Any
+from typing import Unpack
 
-from wanedge_export.build.engine import BuiltEngine, build_by
+from wanedge_export.build.engine import BuiltEngine, Rest, build_by
 from wanedge_export.build.layout import environment, first_library, same_addresses
 from wanedge_export.compiler import worker
 from wanedge_export.compiler.compile import Compiled, CompileRequest
@@ -28,11 +28,11 @@ from wanedge_runtimes.targets import LibraryName, Target
 
 
 def build_apart(
-    library: LibraryName, graph: Path, spec: GraphSpec, target: Target, progress: Progress, **rest: Any
+    library: LibraryName, graph: Path, spec: GraphSpec, target: Target, progress: Progress, **rest: Unpack[Rest]
 ) -> BuiltEngine:
     """`build_by`, with the same arguments, in a process of its own. Raises BuildError, also when the process dies."""
     compiling = partial(_compile_apart, library, graph, rest.get("data", ()))
-    return build_by(compiling, library, graph, spec, target, progress=progress, **rest)
+    return build_by(compiling, library, graph, spec, target, progress, **rest)
 
 
 def _compile_apart(
@@ -44,9 +44,7 @@ def _compile_apart(
     progress: Progress,
 ) -> Compiled:
     _compile_modules(library)
-    given = {
-        each: graph.parent / each for each in (Path(graph.name), *(each.relative_to(graph.parent) for each in data))
-    }
+    given = {each.relative_to(graph.parent): each for each in (graph, *data)}
     first = first_library(library)
     if first is not None:
         given[Path(first.name)] = first

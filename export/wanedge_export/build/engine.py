@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypedDict, Unpack
 
 from wanedge_export.build.memory import estimate
 from wanedge_export.build.network import engine_tensors, require_aliases, require_spec
@@ -34,11 +34,31 @@ class BuiltEngine:
     log: str
 
 
+class Rest(TypedDict, total=False):
+    """The arguments of `build_by` that have a default, but progress."""
+
+    data: Sequence[Path]
+    profiles: tuple[Profile, ...]
+    options: BuildOptions | None
+    system: str
+    log_path: str
+
+
 def build_engine(
-    trt: ModuleType, library: LibraryName, graph: Path, spec: GraphSpec, target: Target, **rest: Any
+    trt: ModuleType,
+    library: LibraryName,
+    graph: Path,
+    spec: GraphSpec,
+    target: Target,
+    *,
+    progress: Progress = lambda _phase, _done, _steps: None,
+    **rest: Unpack[Rest],
 ) -> BuiltEngine:
-    """`build_by` in this process. trt: tensorrt or tensorrt_rtx, as imported; library: which of them it is."""
-    return build_by(partial(compile_graph, trt, graph), library, graph, spec, target, **rest)
+    """`build_by`, with the same arguments, in this process.
+
+    trt: tensorrt or tensorrt_rtx, as imported; library: which of them it is. Raises BuildError.
+    """
+    return build_by(partial(compile_graph, trt, graph), library, graph, spec, target, progress, **rest)
 
 
 def build_by(
@@ -47,13 +67,13 @@ def build_by(
     graph: Path,
     spec: GraphSpec,
     target: Target,
+    progress: Progress,
     *,
     data: Sequence[Path] = (),
     profiles: tuple[Profile, ...] = (),
     options: BuildOptions | None = None,
     system: str = "linux",
     log_path: str = "build.log",
-    progress: Progress = lambda _phase, _done, _steps: None,
 ) -> BuiltEngine:
     """Build `graph` for `target`, strongly typed.
 
