@@ -97,12 +97,6 @@ def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installati
     assert engines == [engines[0]] * 4
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows what is loaded")
-def test_the_library_is_loaded_before_the_request_is_read(graph: Path) -> None:
-    loaded = "None if 'libtensorrt_rtx.so' in open('/proc/self/maps').read() else 1 / 0"
-    assert built(graph, options=doing(eval, loaded)).content
-
-
 def test_the_process_imports_only_the_standard_library_and_tensorrt() -> None:
     code = "import sys; from wanedge_export.compiler import worker; print(*sys.modules)"
     run = subprocess.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wanedge_export.build.layout import environment, first_library, same_addresses
+from wanedge_export.build.layout import environment, same_addresses
 
 SHOW = (
     "import ctypes; print(hash('wanedge'), ctypes.addressof(ctypes.c_int.in_dll(ctypes.pythonapi, 'Py_OptimizeFlag')))"
@@ -49,15 +49,6 @@ def test_what_cuda_needs_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_compilers_threads_are_only_told_to_the_library_that_was_measured() -> None:
     assert environment("tensorrt-rtx").keys() - environment("tensorrt").keys() == {"__LUNOWUD"}
-
-
-def test_the_library_loaded_first_is_the_builder_s() -> None:
-    assert first_library("tensorrt") is None
-    pytest.importorskip("tensorrt_rtx_libs", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
-    found = first_library("tensorrt-rtx")
-    assert found is not None
-    assert found.is_file()
-    assert found.name.startswith("libtensorrt_rtx.so.")
 
 
 @pytest.mark.skipif(not PERSONALITY.exists(), reason="only Linux has personalities")

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Unpack
 
 from wanedge_export.build.engine import BuiltEngine, Rest, build_by
-from wanedge_export.build.layout import environment, first_library, same_addresses
+from wanedge_export.build.layout import environment, same_addresses
 from wanedge_export.compiler import worker
 from wanedge_export.compiler.compile import Compiled, CompileRequest
 from wanedge_export.compiler.error import BuildError
@@ -45,11 +45,8 @@ def _compile_apart(
 ) -> Compiled:
     _compile_modules(library)
     given = {each.relative_to(graph.parent): each for each in (graph, *data)}
-    first = first_library(library)
-    if first is not None:
-        given[Path(first.name)] = first
     asked = pickle.dumps((Path(graph.name), request))
-    with _same_folder(given) as folder, _process(library, folder, first, asked) as child:
+    with _same_folder(given) as folder, _process(library, folder, asked) as child:
         assert child.stdout is not None
         try:
             while True:
@@ -94,19 +91,15 @@ def _same_folder(given: dict[Path, Path]) -> Iterator[Path]:
 
 
 @contextmanager
-def _process(
-    library: LibraryName, folder: Path, first: Path | None, request: bytes
-) -> Iterator["subprocess.Popen[bytes]"]:
-    """A worker in `folder`, ended when the caller leaves early. first: shown there, and loaded before anything else."""
-    # By its name there, which never holds what separates the libraries in this list (a space, a colon).
-    loaded = {} if first is None else {"LD_PRELOAD": f"./{first.name}"}
+def _process(library: LibraryName, folder: Path, request: bytes) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker in `folder`, ended when the caller leaves early."""
     with TemporaryFile() as given, same_addresses():
         given.write(request)  # a file is read in one piece; a pipe in as many as have come
         given.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {worker.__name__} import main; main()"],  # -P: no modules from `folder`
             cwd=folder,
-            env=environment(library) | loaded,
+            env=environment(library),
             stdin=given,
             stdout=subprocess.PIPE,
         )

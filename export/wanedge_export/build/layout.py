@@ -3,15 +3,7 @@
 Measured with TensorRT-RTX 1.7.1 and glibc 2.36: components' engines came out in several forms, by chance, and in one of
 them once the kernel had stopped moving the process's memory about, the process started with the same environment
 whoever starts it, malloc took all memory from one heap, and the process imported nothing but TensorRT. The backbone's
-also needs a compiler that works in one thread: 23 of 60 builds differed without that, none of 220 with it.
-
-Two more ways in which threads could change what others find in memory were seen in a log of allocations and are shut.
-They did not show in engines (none of 160 differed without both):
-
-- freed memory stays with the thread that freed it,
-- the library is loaded before Python. It has 12 KiB of thread-local memory. Loaded late, glibc takes that for each
-  thread from malloc, in an arena that a thread gets which may just have ended or not, and the thread that waits for it
-  frees it and finds it again; loaded at the start, it lies on the thread's stack.
+also needs a compiler that works in one thread: 23 of 60 builds differed without that, none of 320 with it.
 """
 
 import ctypes
@@ -19,8 +11,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Final
 
 from wanedge_runtimes.targets import LibraryName
@@ -33,11 +23,8 @@ _KEPT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "TEMP
 _KEPT_FAMILIES: Final = ("CUDA_", "NVIDIA_", "TENSORRT_")
 _FIXED: Final = {
     "PYTHONHASHSEED": "0",  # the order of sets
-    # glibc: no block gets a mapping of its own, freed memory is kept, and by the thread that freed it
-    "GLIBC_TUNABLES": ":".join(
-        f"glibc.malloc.{name}={value}"
-        for name, value in (("mmap_threshold", 1 << 32), ("trim_threshold", 1 << 34), ("tcache_count", (1 << 16) - 1))
-    ),
+    # glibc: no block gets a mapping of its own, and freed memory is kept
+    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={1 << 32}:glibc.malloc.trim_threshold={1 << 34}",
 }
 
 # Options of the compiler inside the library, which NVIDIA does not document; a version that does not know one says so
@@ -46,22 +33,11 @@ _ONE_THREAD: Final[dict[LibraryName, dict[str, str]]] = {
     "tensorrt-rtx": {"__LUNOWUD": "-thread_pool_serialize -thread_pool_size=1"}
 }
 
-# Package and name of the shared library to load before Python; also only where it was measured.
-_FIRST: Final[dict[LibraryName, tuple[str, str]]] = {"tensorrt-rtx": ("tensorrt_rtx_libs", "libtensorrt_rtx.so.*")}
-
 
 def environment(library: LibraryName) -> dict[str, str]:
     """Environment of a process that builds with `library`."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_FAMILIES)}
     return kept | _FIXED | _ONE_THREAD.get(library, {})
-
-
-def first_library(library: LibraryName) -> Path | None:
-    """Shared library that a building process loads before Python; None where pip has not installed it, or none is."""
-    package, pattern = _FIRST.get(library, ("", ""))
-    found = find_spec(package) if package else None
-    places = [] if found is None else found.submodule_search_locations or []
-    return next((path for place in places for path in sorted(Path(place).glob(pattern))), None)
 
 
 @contextmanager
