@@ -17,7 +17,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.atomic import staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.calibrators import KEPT, Method
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.sites import Site

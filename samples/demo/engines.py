@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from wanedge.bundle.durable import staged_file
+from wanedge.atomic import staged_file
 from wanedge_runtimes.errors import InputError
 
 

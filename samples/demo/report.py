@@ -10,7 +10,7 @@ from samples.demo.evaluation import evaluation
 from samples.demo.quantized import quantized
 from samples.demo.run import DemoRun
 from samples.demo.summary import Summary, summarise
-from wanedge.bundle.durable import staged_file
+from wanedge.atomic import staged_file
 
 _CSS = Path(__file__).with_name("report.css")
 

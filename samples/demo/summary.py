@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from samples.demo.engines import EnginesRun
 from samples.demo.run import DemoRun
-from wanedge.bundle.durable import staged_file
+from wanedge.atomic import staged_file
 from wanedge.config import UNIT_MS
 from wanedge.figures import Interval, percentile
 

@@ -16,7 +16,8 @@ from samples.kiosk.duplex.script import UNIT_SAMPLES, Kind, Script, write_script
 from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.speech.utterances import HEARD, Heard, worlds_of
 from samples.kiosk.speech.world import World
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.atomic import staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge.cli.outcome import Misuse, reported
 from wanedge.config import FRAMES_PER_UNIT
 from wanedge.units import UserUnit

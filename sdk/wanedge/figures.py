@@ -35,7 +35,7 @@ from pydantic import (
     model_validator,
 )
 
-from wanedge.bundle.durable import staged_file
+from wanedge.atomic import staged_file
 from wanedge_runtimes.doctor.machine import collect
 from wanedge_runtimes.errors import InputError, WanEdgeError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from wanedge.bundle.durable import disk_errors
+from wanedge.bundle.errors import disk_errors
 
 PAGE = 4096  # a runtime maps weights only where they start on a page
 INLINE_BELOW = 1024  # bytes; a page each would cost more than it saves

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from wanedge.atomic import staged_file
 from wanedge.bundle import Bundle, Variant
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import CalibrationError
 from wanedge_calibration.rollout.histogram import BINS, Histogram

@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy import stats
 
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.atomic import staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge.figures import CONFIDENCE, Interval
 from wanedge_calibration.errors import ValidationError as NotComparable
 

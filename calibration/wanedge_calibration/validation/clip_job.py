@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from wanedge.atomic import staged_file
 from wanedge.bundle import Bundle
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge.model import Model
 from wanedge_calibration.clips import Clip, clip_units
 from wanedge_calibration.validation.metrics import edit_distance, state_lag

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.atomic import staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.validation.clip_job import ClipJob
 
 WORST_CLIPS = 3

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wanedge.bundle.durable import disk_errors, staged_file
+from wanedge.atomic import staged_file
+from wanedge.bundle.errors import disk_errors
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.validation.behaviour import Paired

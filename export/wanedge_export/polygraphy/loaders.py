@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wanedge.atomic import staged_file
 from wanedge.bundle import Bundle
-from wanedge.bundle.durable import staged_file
 from wanedge.model import Model
 from wanedge.units import UserUnit
 from wanedge_export.polygraphy.record import Feed, record_runs

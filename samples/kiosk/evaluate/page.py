@@ -13,7 +13,7 @@ from samples.kiosk.evaluate.plots import confusions, delay_histogram, drift_curv
 from samples.kiosk.evaluate.record import Record
 from samples.kiosk.evaluate.store import Store
 from samples.kiosk.evaluate.table import measures_table
-from wanedge.bundle.durable import staged_file
+from wanedge.atomic import staged_file
 from wanedge.figures import Figures
 
 _STYLES: Final = (

@@ -20,7 +20,7 @@ from samples.kiosk.evaluate.replies import Said
 from samples.kiosk.evaluate.visitor import Frames
 from samples.kiosk.speech import judge
 from samples.kiosk.speech.clip import Samples, as_int16
-from wanedge.bundle.durable import staged_file
+from wanedge.atomic import staged_file
 from wanedge_runtimes.errors import InputError
 
 JUDGED: Final = (*TALK, "many steps")  # purposes whose replies a judge hears

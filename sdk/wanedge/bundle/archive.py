@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 
+from wanedge.atomic import STAGED_SUFFIX, publish_folder, staged_file, staged_folder
 from wanedge.bundle import paths
-from wanedge.bundle.durable import STAGED_SUFFIX, disk_errors, publish_folder, staged_file, staged_folder
-from wanedge.bundle.errors import BundleError, UnsafePath
+from wanedge.bundle.errors import BundleError, UnsafePath, disk_errors
 from wanedge.bundle.manifest import Manifest
 from wanedge.bundle.source import (
     CHUNK,
@@ -66,10 +66,9 @@ def unpack(archive_path: Path, bundle_dir: Path) -> Path:
     with open_archive(archive_path) as archive:
         manifest, _ = read_manifest(archive)
         require_sizes(archive, manifest)
-        with staged_folder(bundle_dir) as staged:
+        with disk_errors(bundle_dir), staged_folder(bundle_dir) as staged:
             _extract(archive, manifest, staged)
-            with disk_errors(bundle_dir):
-                publish_folder(staged, bundle_dir, overwrite=False)
+            publish_folder(staged, bundle_dir, overwrite=False)
     return bundle_dir
 
 
@@ -86,7 +85,7 @@ def extracted(archive_path: Path, public_key: Path | None, cache: Path | None) -
         folder = home / hashlib.sha256(raw).hexdigest()
         if not _is_whole(folder, manifest, raw):
             _remove_stale(home)
-            with staged_folder(folder) as staged:
+            with disk_errors(folder), staged_folder(folder) as staged:
                 _extract(archive, manifest, staged)
                 _publish_extraction(staged, folder, manifest, raw)
     return manifest, raw, folder

@@ -1,5 +1,10 @@
 """What can be wrong with a bundle."""
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from wanedge_runtimes.errors import WanEdgeError
 
 
@@ -21,3 +26,14 @@ class UnsafePath(BundleError):
 
 class SignatureError(BundleError):
     """A bundle is unsigned, or its signature does not belong to its manifest and the given key."""
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Raise an OSError of the body (no space, no permission, a failing disk) as a BundleError about `where`."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space: df -h" if error.errno == errno.ENOSPC else "check the path and its permissions: ls -ld"
+        name = error.filename2 or error.filename or where
+        raise BundleError(f"{where}: {error.strerror or error} ({name})", hint=f"{hint} {where.parent}") from error

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from wanedge.atomic import publish_folder, staged_file, staged_folder
 from wanedge.bundle import paths
-from wanedge.bundle.durable import disk_errors, publish_folder, staged_file, staged_folder
-from wanedge.bundle.errors import BundleError
+from wanedge.bundle.errors import BundleError, disk_errors
 from wanedge.bundle.manifest import Contents, FileEntry, Manifest, seal
 from wanedge.bundle.reader import Bundle
 from wanedge.bundle.signature import make_signature
@@ -57,7 +57,8 @@ class BundleWriter:
 
     def __enter__(self) -> Self:
         _require_replaceable(self.path, overwrite=self._overwrite)
-        self._staged = self._staging.enter_context(staged_folder(self.path))
+        with disk_errors(self.path):
+            self._staged = self._staging.enter_context(staged_folder(self.path))
         return self
 
     def __exit__(

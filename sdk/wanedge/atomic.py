@@ -1,6 +1,6 @@
-"""Writing so that a name on disk always means a whole file or a whole folder, even after a power cut.
+"""Atomic files and folders: a name on disk always means a whole one, even after a power cut.
 
-Everything is written under a temporary name beside the final one, flushed, and renamed.
+Everything is written under a temporary name beside the final one, flushed, and renamed. Errors are OSError.
 """
 
 import ctypes
@@ -12,18 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wanedge.bundle.errors import BundleError
-
 STAGED_SUFFIX = ".part"
 
 
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
     """A new empty folder beside `final`, removed afterwards unless it was renamed away."""
-    with disk_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        staged = _staged_name(final)
-        staged.mkdir()  # not tempfile.mkdtemp, whose folders only their owner can read
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staged = _staged_name(final)
+    staged.mkdir()  # not tempfile.mkdtemp, whose folders only their owner can read
     try:
         yield staged
     finally:
@@ -62,17 +59,6 @@ def sync_folder(folder: Path) -> None:
     """Flush a folder's list of names."""
     if os.name != "nt":  # Windows cannot open a folder, and keeps names in its journal
         _sync(folder)
-
-
-@contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Say an OSError (no space, no permission, a failing disk) in terms of the bundle."""
-    try:
-        yield
-    except OSError as error:
-        hint = "free some space: df -h" if error.errno == errno.ENOSPC else "check the path and its permissions: ls -ld"
-        name = error.filename2 or error.filename or where
-        raise BundleError(f"{where}: {error.strerror or error} ({name})", hint=f"{hint} {where.parent}") from error
 
 
 def _staged_name(final: Path) -> Path:
