@@ -13,7 +13,8 @@ from wanedge.bundle import Bundle
 from wanedge.cli.conversation import converse, witnessed
 from wanedge.config import FPS
 from wanedge.figures import Figures, machine_facts
-from wanedge.media.files import Mp4Writer, read_media
+from wanedge.media.files import read_media
+from wanedge.media.mp4 import Mp4Writer
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.session import Session
 from wanedge.units import AgentUnit, UserUnit

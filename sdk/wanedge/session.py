@@ -142,8 +142,8 @@ class Session:
         text: str | None = None,
         timestamp: float | None = None,
         *,
-        audio_rate: int | None = None,
-        video_rate: float | None = None,
+        sample_rate: int | None = None,
+        fps: float | None = None,
     ) -> None:
         """Take media of any length, rate and size; returns at once.
 
@@ -152,7 +152,7 @@ class Session:
             video: uint8 RGB, [H, W, 3] or [n, H, W, 3].
             text: typed words.
             timestamp: seconds on the caller's media clock of the first sample and frame; None: right after the last.
-            audio_rate: Hz; default the model's. video_rate: frames a second; default 25.
+            sample_rate: Hz; default the model's. fps: frames a second; default 25.
 
         Raises:
             InputError: the media cannot be used; nothing was taken and the session goes on.
@@ -174,7 +174,7 @@ class Session:
                     f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
                     hint="wait for them, or put long background into the world text",
                 )
-            self._assembler.push(audio, video, text, timestamp, audio_rate=audio_rate, video_rate=video_rate)
+            self._assembler.push(audio, video, text, timestamp, sample_rate=sample_rate, fps=fps)
             self._enqueue(self._assembler.take())
 
     def resync(self, timestamp: float) -> None:

@@ -25,7 +25,7 @@ from samples.kiosk.speech.voices import installed
 from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
 
 from wanedge.config import FPS, TINY
-from wanedge.media.chunks import AudioChunk, VideoChunk
+from wanedge.media import AudioChunk, VideoChunk
 from wanedge.media.files import read_media
 from wanedge.text import Tokenizer
 from wanedge_export.tokenizer import LOBBY

@@ -23,7 +23,8 @@ from wanedge.cli.account import Account, Line, clock, join_lines
 from wanedge.cli.app import build_app
 from wanedge.config import FPS, FRAMES_PER_UNIT, UNIT_MS
 from wanedge.media import AudioChunk, VideoChunk
-from wanedge.media.files import Mp4Writer, read_media
+from wanedge.media.files import read_media
+from wanedge.media.mp4 import Mp4Writer
 from wanedge.units import AgentUnit
 
 UNITS = 6

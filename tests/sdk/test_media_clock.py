@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wanedge.config import TINY
 from wanedge.media import MediaAssembler, TimestampError
-from wanedge.media.video_track import NO_PICTURE
+from wanedge.media.video import NO_PICTURE
 
 RATE = TINY.audio.sample_rate
 UNIT = TINY.audio.samples
@@ -58,13 +58,13 @@ def test_an_expected_modality_is_waited_for_from_the_start():
 def test_a_unit_needs_no_frame_of_the_next_unit_at_thirty_frames_a_second():
     assembler = MediaAssembler(TINY)
     for number in range(5):  # the last one at 133 ms
-        assembler.push_video(picture(number), rate=30)
+        assembler.push_video(picture(number), fps=30)
     assert shades(assembler.take()) == [0, 1, 2, 3]
 
 
 def test_the_frame_of_a_grid_time_is_the_latest_one_before_it():
     assembler = MediaAssembler(TINY)
-    assembler.push_video(np.stack([picture(n) for n in range(60)]), rate=60)
+    assembler.push_video(np.stack([picture(n) for n in range(60)]), fps=60)
     grid = np.arange(25) * 0.040
     expected = [int((g + 0.005) * 60 + 1e-6) for g in grid]
     assert shades(assembler.finish())[:25] == expected
@@ -122,7 +122,7 @@ def test_a_jump_is_refused_and_the_session_goes_on_as_if_it_never_came(modality,
     for number in range(30):
         at = 50.0 + number * 0.040
         if number == 20:
-            with pytest.raises(TimestampError, match=rf"{modality}.*50\.8\d\d s, given") as refused:
+            with pytest.raises(TimestampError, match=rf"{modality}.*50\.8\d\d s, got") as refused:
                 assembler.push(**media, timestamp=at + jump)
             assert "resync" in refused.value.hint
         assembler.push(**media, timestamp=at)
@@ -185,7 +185,7 @@ def test_video_that_stops_is_waited_for_within_patience_only():
 
 def test_audio_that_stops_leaves_what_the_resampler_holds_and_then_silence():
     assembler = MediaAssembler(TINY)
-    assembler.push(audio=np.full(4_800, 16_384, np.int16), audio_rate=48_000, video=picture(0))
+    assembler.push(audio=np.full(4_800, 16_384, np.int16), sample_rate=48_000, video=picture(0))
     assembler.push_video(np.stack([picture(1)] * 25))
     audio = heard(assembler.take())
     assert len(np.flatnonzero(np.abs(audio) > 0.1)) == pytest.approx(1_600, abs=4)
@@ -217,7 +217,7 @@ def test_audio_that_comes_back_without_a_timestamp_goes_on_at_the_current_unit()
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 def test_audio_of_closed_units_is_dropped_and_counted_and_the_rest_is_in_its_place(rate):
     assembler = MediaAssembler(TINY)
-    assembler.push(audio=np.ones(rate // 10, np.int16), audio_rate=rate, video=picture(0), timestamp=3.0)
+    assembler.push(audio=np.ones(rate // 10, np.int16), sample_rate=rate, video=picture(0), timestamp=3.0)
     assembler.push_video(np.stack([picture(0)] * 24), timestamp=3.04)
     closed = len(assembler.take())
     assert closed == 6
@@ -262,7 +262,7 @@ def test_a_click_and_a_flash_of_the_same_time_meet_in_the_same_frame_of_the_same
     assembler = MediaAssembler(TINY)
     for number in range(50):
         chunk = pcm[number * rate // fps : (number + 1) * rate // fps]
-        assembler.push(audio=chunk, audio_rate=rate, video=frames[number], timestamp=77.0 + number / fps)
+        assembler.push(audio=chunk, sample_rate=rate, video=frames[number], timestamp=77.0 + number / fps)
     units = assembler.finish()
     click = int(np.abs(heard(units)).argmax()) / RATE
     flash = int(np.argmax(shades(units))) / fps

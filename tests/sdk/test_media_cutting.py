@@ -151,7 +151,7 @@ def test_a_pushed_buffer_may_be_reused_at_once():
     buffer, pcm = np.empty(size, np.uint8), np.empty(1_600, np.float32)
     for number in range(8):
         buffer[:], pcm[:] = number, number / 10
-        assembler.push(audio=pcm, video=buffer, video_rate=10)  # frames are held over a push
-        expected.push(audio=pcm.copy(), video=buffer.copy(), video_rate=10)
+        assembler.push(audio=pcm, video=buffer, fps=10)  # frames are held over a push
+        expected.push(audio=pcm.copy(), video=buffer.copy(), fps=10)
         buffer[:], pcm[:] = 255, 0
     same_units(assembler.finish(), expected.finish())

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from wanedge.config import TINY
-from wanedge.media import AudioChunk, MediaAssembler, MediaError, MediaFileError, VideoChunk, files
-from wanedge.media.files import Mp4Writer, read_media
+from wanedge.media import AudioChunk, MediaAssembler, MediaError, MediaFileError, VideoChunk, mp4
+from wanedge.media.files import read_media
+from wanedge.media.mp4 import Mp4Writer
 from wanedge_runtimes.errors import MissingExtra
 
 av = pytest.importorskip("av", reason="needs the extra media")
@@ -55,7 +56,7 @@ def psnr(left, right):
 def test_what_is_written_is_read_back(tmp_path, monkeypatch, codec, size):
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
-    monkeypatch.setattr(files, "VIDEO_CODECS", (codec,))
+    monkeypatch.setattr(mp4, "VIDEO_CODECS", (codec,))
     frames, audio = moving_picture(size), sweep()
     path = tmp_path / "reply.mp4"
     write(path, frames, audio)
@@ -106,9 +107,9 @@ def test_a_file_becomes_units_with_sound_and_picture_at_the_same_time(tmp_path):
     assembler = MediaAssembler(TINY)
     for chunk in read_media(tmp_path / "clip.mp4"):
         if isinstance(chunk, AudioChunk):
-            assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+            assembler.push_audio(chunk.pcm, chunk.sample_rate, chunk.timestamp)
         else:
-            assembler.push_video(chunk.frames, chunk.rate, chunk.timestamp)
+            assembler.push_video(chunk.frames, chunk.fps, chunk.timestamp)
     units = assembler.finish()
     loud = np.abs(np.concatenate([u.audio for u in units])) > 0.3
     bright = np.concatenate([u.frames for u in units])[:, 48, 80, 0] > 128
@@ -136,7 +137,7 @@ def test_streams_stored_far_apart_come_interleaved(tmp_path):
     chunks, seen, heard = read(path)
     assert [c.timestamp for c in chunks] == sorted(c.timestamp for c in chunks)
     assert len(seen) == 100
-    assert {(c.rate, c.pcm.shape[1], str(c.pcm.dtype)) for c in heard} == {(8_000, 2, "int16")}
+    assert {(c.sample_rate, c.pcm.shape[1], str(c.pcm.dtype)) for c in heard} == {(8_000, 2, "int16")}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_audio_of_any_sample_format_keeps_its_level(tmp_path, codec, container):
     assert video == []
     assembler = MediaAssembler(TINY)
     for chunk in heard:
-        assembler.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+        assembler.push_audio(chunk.pcm, chunk.sample_rate, chunk.timestamp)
     audio = np.concatenate([u.audio for u in assembler.finish()])[:RATE]
     np.testing.assert_allclose(audio, sweep(1), atol=1 / 128 + 1e-6 if codec == "pcm_u8" else 1 / 2**15)
 
@@ -220,7 +221,7 @@ def test_a_folder_that_does_not_exist_is_an_error_with_the_path(tmp_path):
 
 
 def test_a_pyav_without_codecs_is_an_error_that_names_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "VIDEO_CODECS", ("no_such_codec",))
+    monkeypatch.setattr(mp4, "VIDEO_CODECS", ("no_such_codec",))
     with pytest.raises(MediaFileError, match="no_such_codec"):
         Mp4Writer(tmp_path / "reply.mp4", FPS, (96, 160), RATE)
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wanedge.config import PAPER_V01, TINY
 from wanedge.media import MediaAssembler, MediaError
 from wanedge.media.assembler import MAX_TEXT
-from wanedge.media.picture import fit
+from wanedge.media.video import fit
 from wanedge_runtimes.errors import InputError, WanEdgeError
 
 RATE = TINY.audio.sample_rate
@@ -29,21 +29,21 @@ REFUSED = {
     "no channels": {"audio": np.zeros((4, 0), np.int16)},
     "channels first": {"audio": np.zeros((2, 160), np.int16)},
     "three axes": {"audio": np.zeros((1, 160, 1), np.int16)},
-    "rate 0": {"audio": GOOD, "audio_rate": 0},
-    "negative rate": {"audio": GOOD, "audio_rate": -16_000},
-    "half a Hz": {"audio": GOOD, "audio_rate": 16_000.5},
-    "rate NaN": {"audio": GOOD, "audio_rate": float("nan")},
-    "rate infinite": {"audio": GOOD, "audio_rate": float("inf")},
-    "rate too high": {"audio": GOOD, "audio_rate": 384_000},
+    "rate 0": {"audio": GOOD, "sample_rate": 0},
+    "negative rate": {"audio": GOOD, "sample_rate": -16_000},
+    "half a Hz": {"audio": GOOD, "sample_rate": 16_000.5},
+    "rate NaN": {"audio": GOOD, "sample_rate": float("nan")},
+    "rate infinite": {"audio": GOOD, "sample_rate": float("inf")},
+    "rate too high": {"audio": GOOD, "sample_rate": 384_000},
     "float frames": {"video": FRAME.astype(np.float32)},
     "grey frames": {"video": FRAME[..., 0]},
     "alpha": {"video": np.zeros((8, 8, 4), np.uint8)},
     "channels-first frames": {"video": np.zeros((3, 8, 8), np.uint8)},
     "no frames": {"video": np.zeros((0, 8, 8, 3), np.uint8)},
     "no pixels": {"video": np.zeros((0, 8, 3), np.uint8)},
-    "frame rate 0": {"video": FRAME, "video_rate": 0},
-    "negative frame rate": {"video": FRAME, "video_rate": -25},
-    "frame rate NaN": {"video": FRAME, "video_rate": float("nan")},
+    "frame rate 0": {"video": FRAME, "fps": 0},
+    "negative frame rate": {"video": FRAME, "fps": -25},
+    "frame rate NaN": {"video": FRAME, "fps": float("nan")},
     "bytes as text": {"text": b"hello"},
     "empty text": {"text": ""},
     "too long a text": {"text": "a" * (MAX_TEXT + 1)},

@@ -75,11 +75,11 @@ class FakeVision:
 
 def test_a_microphone_delivers_its_blocks_in_order_with_the_time_of_their_first_sample():
     sound = FakeSound()
-    with capture(Microphone(rate=48_000, channels=2, library=sound)) as chunks:
+    with capture(Microphone(sample_rate=48_000, channels=2, library=sound)) as chunks:
         sound.speak(5)
         taken = list(islice(chunks, 5))
     assert [int(c.pcm[0, 0]) for c in taken] == [0, 1, 2, 3, 4]
-    assert {(c.pcm.shape, str(c.pcm.dtype), c.rate) for c in taken} == {((960, 2), "int16", 48_000)}
+    assert {(c.pcm.shape, str(c.pcm.dtype), c.sample_rate) for c in taken} == {((960, 2), "int16", 48_000)}
     assert [c.timestamp for c in taken] == sorted(c.timestamp for c in taken)
     assert not sound.open
 
@@ -90,7 +90,7 @@ def test_a_camera_delivers_rgb_and_is_asked_for_size_and_rate():
     vision = FakeVision([image] * 3, fails=False)
     with capture(Camera(device=2, size=(4, 6), fps=15, library=vision)) as chunks:
         taken = list(islice(chunks, 3))
-    assert all(isinstance(c, VideoChunk) and c.frames.shape == (1, 4, 6, 3) and c.rate == 15 for c in taken)
+    assert all(isinstance(c, VideoChunk) and c.frames.shape == (1, 4, 6, 3) and c.fps == 15 for c in taken)
     assert taken[0].frames[0, 0, 0].tolist() == [0, 0, 200]
     assert (vision.device, vision.wishes) == (2, {0: 4, 1: 6, 2: 15})
     assert vision.released
@@ -103,9 +103,9 @@ def test_captured_chunks_can_be_pushed():
         sound.speak(9)
         for chunk in islice(chunks, 12):
             if isinstance(chunk, AudioChunk):
-                assembler.push_audio(chunk.pcm, chunk.rate)
+                assembler.push_audio(chunk.pcm, chunk.sample_rate)
             else:
-                assembler.push_video(chunk.frames, chunk.rate)
+                assembler.push_video(chunk.frames, chunk.fps)
     assert len(assembler.finish()) >= 1
 
 

@@ -90,7 +90,7 @@ def good(session: Session) -> dict[str, object]:
         ({"audio": np.zeros((2, 2, 2), np.float32)}, r"\(2, 2, 2\)|\[2, 2, 2\]|shape"),
         ({"video": np.zeros((8, 8), np.uint8)}, r"\(8, 8\)|\[8, 8\]|shape"),
         ({"video": np.zeros((8, 8, 3), np.float32)}, "float32"),
-        ({"audio_rate": 0}, "rate|0"),
+        ({"sample_rate": 0}, "rate|0"),
         ({"text": ""}, "text"),
     ],
 )

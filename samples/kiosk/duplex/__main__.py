@@ -14,7 +14,7 @@ from samples.kiosk.pictures.guide import HEIGHT
 from samples.kiosk.speech.clip import SAMPLE_RATE
 from samples.kiosk.speech.utterances import HEARD, Heard
 from wanedge.config import FPS
-from wanedge.media.files import Mp4Writer
+from wanedge.media.mp4 import Mp4Writer
 
 ENLARGED = 3
 

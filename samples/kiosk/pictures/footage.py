@@ -15,7 +15,7 @@ from PIL import Image
 
 from samples.kiosk.pictures.guide import FPS
 from samples.kiosk.pictures.visitors import HEIGHT, WIDTH
-from wanedge.media.extras import import_extra
+from wanedge.extras import import_extra
 from wanedge_runtimes.errors import InputError
 
 

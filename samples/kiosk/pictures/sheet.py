@@ -15,7 +15,8 @@ from samples.kiosk.pictures.footage import footage
 from samples.kiosk.pictures.guide import FPS, draw_guide
 from samples.kiosk.pictures.visitors import HEIGHT, WIDTH, Visit, VisitorScript, Way, visitor_clip
 from wanedge.media.chunks import AudioChunk
-from wanedge.media.files import Mp4Writer, read_media
+from wanedge.media.files import read_media
+from wanedge.media.mp4 import Mp4Writer
 
 Frames = NDArray[np.uint8]
 
@@ -65,7 +66,7 @@ def _spoken(frames: int) -> Mouth:
     """The mouth for the shipped clip's first sentences."""
     heard = [chunk for chunk in read_media(CLIP) if isinstance(chunk, AudioChunk)]
     pcm = np.concatenate([np.asarray(chunk.pcm, np.float32).mean(axis=1) for chunk in heard])
-    mouth = mouth_from_pcm(pcm, heard[0].rate)
+    mouth = mouth_from_pcm(pcm, heard[0].sample_rate)
     return Mouth(mouth.opening[15 : 15 + frames], mouth.width[15 : 15 + frames])
 
 

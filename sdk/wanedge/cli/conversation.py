@@ -49,9 +49,9 @@ def witnessed(
 def push(session: Session, chunk: MediaChunk) -> None:
     """Hand a chunk to the session with its rate and time."""
     if isinstance(chunk, AudioChunk):
-        session.push(audio=chunk.pcm, audio_rate=chunk.rate, timestamp=chunk.timestamp)
+        session.push(audio=chunk.pcm, sample_rate=chunk.sample_rate, timestamp=chunk.timestamp)
     else:
-        session.push(video=chunk.frames, video_rate=chunk.rate, timestamp=chunk.timestamp)
+        session.push(video=chunk.frames, fps=chunk.fps, timestamp=chunk.timestamp)
 
 
 def _pull_until(session: Session, due: float) -> Iterator[AgentUnit]:
@@ -60,4 +60,4 @@ def _pull_until(session: Session, due: float) -> Iterator[AgentUnit]:
 
 
 def _seconds(chunk: MediaChunk) -> float:
-    return len(chunk.pcm) / chunk.rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.rate
+    return len(chunk.pcm) / chunk.sample_rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.fps

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from wanedge.cli.conversation import PATIENCE_S, push
 from wanedge.config import FPS
+from wanedge.extras import import_extra
 from wanedge.media import CaptureError, MediaChunk, TimestampError
-from wanedge.media.extras import import_extra
 from wanedge.session import Session
 from wanedge.units import AgentUnit
 

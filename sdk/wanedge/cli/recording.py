@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wanedge.cli.conversation import witnessed
 from wanedge.config import FPS, FRAMES_PER_UNIT, ModelConfig
 from wanedge.media import MediaChunk
-from wanedge.media.files import Mp4Writer
+from wanedge.media.mp4 import Mp4Writer
 from wanedge.units import AgentUnit, UserUnit
 
 Frames = NDArray[np.uint8]  # [4, H, W, 3]

@@ -7,12 +7,10 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from wanedge.config import ModelConfig
-from wanedge.media.audio_track import AudioPush, AudioTrack
-from wanedge.media.buffers import OpenUnits
-from wanedge.media.chunks import AudioChunk, MediaChunk
-from wanedge.media.clock import UNIT_US, MediaClock, check_timestamp
-from wanedge.media.errors import MediaError
-from wanedge.media.video_track import VideoPush, VideoTrack
+from wanedge.media.audio import AudioPush, AudioTrack
+from wanedge.media.chunks import AudioChunk, MediaChunk, MediaError
+from wanedge.media.timeline import UNIT_US, MediaClock, OpenUnits, check_timestamp
+from wanedge.media.video import VideoPush, VideoTrack
 from wanedge.units import UserUnit
 
 MAX_TEXT = 4_096  # characters that may wait for the next unit; a model takes a few tokens a unit
@@ -34,7 +32,7 @@ class MediaStats:
 
 
 class MediaAssembler:
-    """Makes `UserUnit`s from whatever a microphone, a camera and a keyboard deliver.
+    """Assembles `UserUnit`s from whatever a microphone, a camera and a keyboard deliver.
 
     No threads and no clock: the units are a function of the pushes, and however the same media is cut and
     interleaved within `patience_ms`, the units are the same bit for bit.
@@ -42,7 +40,7 @@ class MediaAssembler:
     Time is media time. The first timestamp (seconds, any origin) says where the clock stands; a push without one
     follows the last push of its modality. Up to 40 ms off the expected time is jitter and changes nothing for audio;
     a forward gap up to `max_gap_ms` becomes silence or a held frame; an overlap up to 80 ms (a drifting sound card)
-    is cut off and counted; anything else is a TimestampError, and `resync` the way on.
+    is cut off and counted; anything else is a TimestampError, and `resync` goes on from there.
 
     A unit is complete when every active modality has reached its end. A modality that was never pushed, or is more
     than `patience_ms` behind the other, is not waited for: the unit gets silence, or the last frame (mid-grey before
@@ -80,39 +78,39 @@ class MediaAssembler:
         self._complete: list[UserUnit] = []
         self._finished = False
 
-    def push_audio(self, pcm: NDArray[Any], rate: int | None = None, timestamp: float | None = None) -> None:
+    def push_audio(self, pcm: NDArray[Any], sample_rate: int | None = None, timestamp: float | None = None) -> None:
         """Take audio.
 
         Args:
             pcm: int16, or float32 in [-1, 1] (clipped), [n] or [n, channels]; any n >= 1. Channels are averaged.
-            rate: Hz, 8,000 to 192,000; default the last one, at first the model's. It may change between pushes.
+            sample_rate: Hz, 8,000 to 192,000; default the last one, at first the model's. It may change between pushes.
             timestamp: seconds of the first sample.
 
         Raises:
             MediaError: it cannot be used; nothing was taken. TimestampError: its time cannot be right.
         """
-        self.push(audio=pcm, audio_rate=rate, timestamp=timestamp)
+        self.push(audio=pcm, sample_rate=sample_rate, timestamp=timestamp)
 
-    def push_video(self, frames: NDArray[Any], rate: float | None = None, timestamp: float | None = None) -> None:
+    def push_video(self, frames: NDArray[Any], fps: float | None = None, timestamp: float | None = None) -> None:
         """Take frames.
 
         Args:
             frames: uint8 RGB [H, W, 3] or [n, H, W, 3]; the size may change. Cropped at the centre to the model's
                 aspect, then resized.
-            rate: nominal frames a second, 1 to 240; default the last one, at first 25.
-            timestamp: seconds of the first frame; the others follow at `rate`.
+            fps: nominal frames a second, 1 to 240; default the last one, at first 25.
+            timestamp: seconds of the first frame; the others follow at `fps`.
 
         Raises:
             MediaError: it cannot be used; nothing was taken. TimestampError: its time cannot be right.
         """
-        self.push(video=frames, video_rate=rate, timestamp=timestamp)
+        self.push(video=frames, fps=fps, timestamp=timestamp)
 
     def push_chunk(self, chunk: MediaChunk) -> None:
         """Take a piece of a file or a device. Raises what `push_audio` and `push_video` raise."""
         if isinstance(chunk, AudioChunk):
-            self.push_audio(chunk.pcm, chunk.rate, chunk.timestamp)
+            self.push_audio(chunk.pcm, chunk.sample_rate, chunk.timestamp)
         else:
-            self.push_video(chunk.frames, chunk.rate, chunk.timestamp)
+            self.push_video(chunk.frames, chunk.fps, chunk.timestamp)
 
     def push_text(self, text: str) -> None:
         """Take text: it belongs to the next unit that is completed, after text that already waits there.
@@ -129,8 +127,8 @@ class MediaAssembler:
         text: str | None = None,
         timestamp: float | None = None,
         *,
-        audio_rate: int | None = None,
-        video_rate: float | None = None,
+        sample_rate: int | None = None,
+        fps: float | None = None,
     ) -> None:
         """Take audio, frames and text together: all of it, or, on an error, nothing.
 
@@ -141,8 +139,8 @@ class MediaAssembler:
         if audio is None and video is None and text is None:
             raise MediaError("push of nothing", hint="push audio, video or text")
         timestamp = check_timestamp(timestamp)
-        heard = None if audio is None else self._audio.check(audio, audio_rate)
-        seen = None if video is None else self._video.check(video, video_rate)
+        heard = None if audio is None else self._audio.check(audio, sample_rate)
+        seen = None if video is None else self._video.check(video, fps)
         if text is not None:
             self._check_text(text)
         if timestamp is not None:

@@ -1,30 +1,20 @@
-"""Media files in and out, through PyAV (extra `media`)."""
+"""Read media files, through PyAV (extra `media`)."""
 
 import heapq
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wanedge.config import FPS, ModelConfig
+from wanedge.extras import import_extra
 from wanedge.media.assembler import MediaAssembler
-from wanedge.media.chunks import AudioChunk, MediaChunk, VideoChunk
-from wanedge.media.errors import MediaError, MediaFileError
-from wanedge.media.extras import import_extra
-from wanedge.media.video_track import MAX_FPS, MIN_FPS
+from wanedge.media.chunks import AudioChunk, MediaChunk, MediaFileError, VideoChunk
+from wanedge.media.video import MAX_FPS, MIN_FPS
 from wanedge.units import UserUnit
-
-# libx264 is the best; PyAV builds without it have OpenH264, and every build has MPEG-4 part 2.
-VIDEO_CODECS = ("libx264", "libopenh264", "mpeg4")
-# Without the macroblock tree: with it x264 made up to 14 files of 30 times the same pictures; without it always one.
-_X264_OPTIONS = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
-_BITS_PER_PIXEL = 1.0  # for the other codecs, which are steered by a rate
-_AUDIO_BITS = 128_000
 
 # A stream's last timestamp and the container's duration differ by a frame or two; more than this is a missing end.
 _MISSING_END_S = 0.5
@@ -56,134 +46,6 @@ def read_units(path: str | Path, config: ModelConfig) -> Iterator[UserUnit]:
         assembler.push_chunk(chunk)
         yield from assembler.take()
     yield from assembler.finish()
-
-
-class Mp4Writer:
-    """Writes frames and audio to an MP4 file: H.264 (or the next of VIDEO_CODECS) and AAC.
-
-    It writes to a temporary name beside `path` and renames when it is closed; an exception inside `with` leaves
-    nothing behind. Frames of odd size are padded by one repeated row or column, as yuv420p needs even ones.
-
-        with Mp4Writer("reply.mp4", fps=25, size=(96, 160), sample_rate=16_000) as out:
-            out.write(unit.frames, unit.audio)
-
-    Args:
-        path: the file to make; an existing one is replaced.
-        fps: frames a second. size: (height, width). sample_rate: Hz, mono.
-
-    Raises:
-        MissingExtra: PyAV is not installed. MediaFileError: the file cannot be written, or PyAV has no video codec.
-    """
-
-    def __init__(self, path: str | Path, fps: float, size: tuple[int, int], sample_rate: int) -> None:
-        self._av = _av("writing MP4")
-        self.path, self.size = Path(path), size
-        self._fps = Fraction(fps).limit_denominator(1001)
-        self._partial = self.path.with_name(f".{self.path.name}.partial")
-        self._frames = self._samples = 0  # written so far; they are the timestamps
-        if not self.path.parent.is_dir():  # PyAV would only notice at the first packet
-            raise MediaFileError(f"{self.path} cannot be written: no such folder", hint=f"mkdir -p {self.path.parent}")
-        with self._file_errors():
-            self._container = self._av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
-        try:
-            self._video = self._video_stream()
-            self._audio = self._container.add_stream("aac", rate=sample_rate, layout="mono", bit_rate=_AUDIO_BITS)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def write(self, frames: NDArray[np.uint8], audio: NDArray[np.float32]) -> None:
-        """Append frames uint8 [n, H, W, 3] RGB and audio float32 [m] in [-1, 1]; n or m may be 0.
-
-        Raises:
-            MediaError: wrong dtype or shape; nothing was written. MediaFileError: the disk is full, or the like.
-        """
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.size, 3):
-            raise MediaError(
-                f"frames are {frames.dtype} {list(frames.shape)}",
-                hint=f"write uint8 [n, {self.size[0]}, {self.size[1]}, 3]",
-            )
-        if audio.dtype != np.float32 or audio.ndim != 1:
-            raise MediaError(f"audio is {audio.dtype} {list(audio.shape)}", hint="write float32 [samples]")
-        with self._file_errors():
-            for frame in frames:
-                self._container.mux(self._video.encode(self._video_frame(frame)))
-            if len(audio):
-                self._container.mux(self._audio.encode(self._audio_frame(audio)))
-
-    def close(self) -> None:
-        """Finish the file and give it its name. Raises MediaFileError, also when nothing was written."""
-        try:
-            if not self._frames and not self._samples:
-                raise MediaFileError(f"{self.path} would be empty", hint="write frames or audio before closing")
-            with self._file_errors():
-                for stream in (self._video, self._audio):
-                    self._container.mux(stream.encode(None))
-                self._container.close()
-                self._partial.replace(self.path)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._abandon()
-
-    def _video_stream(self) -> Any:
-        available = self._av.codecs_available
-        codec = next((name for name in VIDEO_CODECS if name in available), None)
-        if codec is None:
-            raise MediaFileError(
-                f"this PyAV has none of the video codecs {', '.join(VIDEO_CODECS)}",
-                hint="install a PyAV wheel: pip install --force-reinstall av",
-            )
-        height, width = (side + side % 2 for side in self.size)
-        stream = self._container.add_stream(codec, rate=self._fps, options=_X264_OPTIONS if codec == "libx264" else {})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = 1 / self._fps
-        if codec != "libx264":
-            stream.bit_rate = int(width * height * self._fps * _BITS_PER_PIXEL)
-        return stream
-
-    def _video_frame(self, frame: NDArray[np.uint8]) -> Any:
-        odd_rows, odd_columns = self.size[0] % 2, self.size[1] % 2
-        if odd_rows or odd_columns:
-            frame = np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture.pts, picture.time_base = self._frames, 1 / self._fps
-        self._frames += 1
-        return picture
-
-    def _audio_frame(self, audio: NDArray[np.float32]) -> Any:
-        sound = self._av.AudioFrame.from_ndarray(np.ascontiguousarray(audio)[None], format="fltp", layout="mono")
-        sound.sample_rate = self._audio.codec_context.sample_rate
-        sound.pts, sound.time_base = self._samples, Fraction(1, sound.sample_rate)
-        self._samples += len(audio)
-        return sound
-
-    def _abandon(self) -> None:
-        try:
-            self._container.close()
-        except self._av.error.FFmpegError:
-            pass  # the file is deleted in any case, and the first error is the one to tell
-        finally:
-            self._partial.unlink(missing_ok=True)
-
-    @contextmanager
-    def _file_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._av.error.FFmpegError, OSError) as error:
-            raise MediaFileError(
-                f"{self.path} cannot be written: {error}", hint="check that the folder exists and has room"
-            ) from error
 
 
 def _av(purpose: str) -> Any:
@@ -258,7 +120,7 @@ def _video_chunk(frame: Any, stream: Any, seconds: float) -> VideoChunk:
 
 
 def _seconds(chunk: MediaChunk) -> float:
-    return len(chunk.pcm) / chunk.rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.rate
+    return len(chunk.pcm) / chunk.sample_rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.fps
 
 
 def _in_order(streams: list[Iterator[tuple[float, MediaChunk]]]) -> Iterator[MediaChunk]:

@@ -17,9 +17,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wanedge.media.chunks import AudioChunk, MediaChunk, VideoChunk
-from wanedge.media.errors import CaptureError
-from wanedge.media.extras import import_extra
+from wanedge.extras import import_extra
+from wanedge.media.chunks import AudioChunk, CaptureError, MediaChunk, VideoChunk
 
 Deliver = Callable[[MediaChunk | CaptureError], None]
 
@@ -94,12 +93,12 @@ def capture(*sources: Source, backlog: int = 100) -> Iterator[Capture]:
 class Microphone:
     """A microphone, through sounddevice.
 
-    device: index or part of the name, None for the system's default. rate: Hz. block_ms: length of a chunk.
+    device: index or part of the name, None for the system's default. sample_rate: Hz. block_ms: length of a chunk.
     library: the sounddevice module, or one like it.
     """
 
     device: int | str | None = None
-    rate: int = 48_000
+    sample_rate: int = 48_000
     channels: int = 1
     block_ms: int = 20
     library: Any = None
@@ -111,20 +110,20 @@ class Microphone:
 
         def on_block(block: Any, _frames: int, time: Any, _status: Any) -> None:
             age = time.currentTime - time.inputBufferAdcTime  # of the first sample, on the device's clock
-            deliver(AudioChunk(block.copy(), self.rate, monotonic() - age))
+            deliver(AudioChunk(block.copy(), self.sample_rate, monotonic() - age))
 
         try:
             stream = sounddevice.InputStream(
-                samplerate=self.rate,
+                samplerate=self.sample_rate,
                 channels=self.channels,
                 dtype="int16",
-                blocksize=self.rate * self.block_ms // 1000,
+                blocksize=self.sample_rate * self.block_ms // 1000,
                 device=self.device,
                 callback=on_block,
             )
         except (sounddevice.PortAudioError, ValueError) as error:
             raise CaptureError(
-                f"microphone {self.device!r} cannot be opened at {self.rate} Hz: {error}",
+                f"microphone {self.device!r} cannot be opened at {self.sample_rate} Hz: {error}",
                 hint="list the devices with: python -m sounddevice",
             ) from error
         with stream:
@@ -151,8 +150,8 @@ class Camera:
         device = cv2.VideoCapture(self.device)
         if not device.isOpened():
             raise CaptureError(f"camera {self.device!r} cannot be opened", hint="try another index, or close its user")
-        wanted = ((cv2.CAP_PROP_FRAME_HEIGHT, self.size[0]), (cv2.CAP_PROP_FRAME_WIDTH, self.size[1]))
-        for key, value in (*wanted, (cv2.CAP_PROP_FPS, self.fps)):
+        wishes = ((cv2.CAP_PROP_FRAME_HEIGHT, self.size[0]), (cv2.CAP_PROP_FRAME_WIDTH, self.size[1]))
+        for key, value in (*wishes, (cv2.CAP_PROP_FPS, self.fps)):
             device.set(key, value)  # a wish: the camera answers with the nearest it has
         stop = threading.Event()
 
