@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 	$(PY) -m pytest
 
 bench: $(VENV)/.installed
-	$(PY) -m samples.bench --out out/bench
+	$(PY) -m tests.benchmarks --out out/bench
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

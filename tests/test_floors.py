@@ -22,19 +22,28 @@ PACKAGES = {
     "wanedge_calibration": ROOT / "calibration/wanedge_calibration",
     "wanedge_export": ROOT / "export/wanedge_export",
     "samples": ROOT / "samples",
+    "tests.benchmarks": ROOT / "tests/benchmarks",
+    "tests.acceptance": ROOT / "tests/acceptance",
 }
+KIOSK = "samples.kiosk"
+MAY_IMPORT_THE_KIOSK = ("samples/kiosk", "samples/demo", "tests/acceptance", "tests/samples")
 EXPORT_ONLY = {"torch", "onnx", "onnxscript", "onnx_ir"}
+
+
+def imported_modules(source: str) -> set[str]:
+    """Full names in every import anywhere in a module, also inside functions: `from a import b` gives a and a.b."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
 
 
 def imported_packages(source: str) -> set[str]:
     """Top-level names of every import anywhere in a module, also inside functions."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.split(".")[0])
-    return found
+    return {name.split(".")[0] for name in imported_modules(source)}
 
 
 def arrows(package: str) -> list[tuple[str, str]]:
@@ -50,11 +59,28 @@ def arrows(package: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_point_downwards(package: str) -> None:
     assert list(PACKAGES[package].rglob("*.py")), f"no modules found under {PACKAGES[package]}"
-    seen = arrows(package)
+    top = package.split(".")[0]
     upwards = [
-        (file, name) for file, name in seen if name in FLOORS and name != package and FLOORS[name] >= FLOORS[package]
+        (file, name) for file, name in arrows(package) if name in FLOORS and name != top and FLOORS[name] >= FLOORS[top]
     ]
     assert upwards == []
+
+
+def test_only_the_demo_and_the_acceptance_tests_import_the_kiosk() -> None:
+    """The reference application is a user of the packages: nothing else may need it, and it needs no other sample."""
+    files = [path.relative_to(ROOT) for folder in {*PACKAGES.values(), ROOT / "tests"} for path in folder.rglob("*.py")]
+    imports = {file: imported_modules((ROOT / file).read_text("utf-8")) for file in files}
+    of_kiosk = {file for file, names in imports.items() if any(f"{name}.".startswith(f"{KIOSK}.") for name in names)}
+    assert Path("samples/demo/evaluation.py") in of_kiosk  # so that an empty list below means something
+    assert [str(file) for file in sorted(of_kiosk) if not file.as_posix().startswith(MAY_IMPORT_THE_KIOSK)] == []
+    others = {
+        (str(file), name)
+        for file in of_kiosk
+        if file.as_posix().startswith("samples/kiosk")
+        for name in imports[file]
+        if name.startswith("samples.") and not f"{name}.".startswith(f"{KIOSK}.")
+    }
+    assert {each for each in others if each[1] != KIOSK} == set()
 
 
 @pytest.mark.parametrize("package", ["wanedge_runtimes", "wanedge"])

@@ -7,9 +7,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.chart import Axis, Chart
-from samples.demo.pictures import data_uri, spread
 from samples.demo.run import DemoRun, Said
+from samples.kiosk.evaluation.chart import Axis, Chart
+from samples.kiosk.evaluation.pictures import data_uri, spread
 from wanedge.config import UNIT_MS
 from wanedge.units import AgentUnit
 

@@ -1,9 +1,9 @@
-"""How the shipped guide was judged: the kept figures of samples.kiosk.evaluate."""
+"""How the shipped guide was judged: the kept figures of samples.kiosk.evaluation."""
 
 from html import escape
 
 from samples.demo.run import DemoRun
-from samples.kiosk.evaluate.table import measures_table
+from samples.kiosk.evaluation.table import measures_table
 
 
 def evaluation(run: DemoRun) -> str:
@@ -11,7 +11,7 @@ def evaluation(run: DemoRun) -> str:
     if run.evaluation is None:
         return (
             '<section><h2>Measures</h2><p class="note">No figures of an evaluation are kept in docs/figures. '
-            "<code>python -m samples.kiosk.evaluate out/demo/tiny.wanedge</code> makes them; it takes long.</p>"
+            "<code>python -m samples.kiosk.evaluation out/demo/tiny.wanedge</code> makes them; it takes long.</p>"
             "</section>"
         )
     made = run.evaluation.made

@@ -12,7 +12,7 @@ from samples.demo.run import DemoRun
 from samples.demo.summary import Summary, summarise
 from wanedge.atomic import staged_file
 
-_CSS = Path(__file__).with_name("report.css")
+_CSS = Path(__file__).parents[1] / "kiosk" / "evaluation" / "report.css"
 
 
 def write_report(run: DemoRun, out: Path, *, clip: str = "visitor.mp4", reply: str = "reply.mp4") -> Summary:

@@ -2,9 +2,9 @@
 
 from html import escape
 
-from samples.chart import Axis, Chart
 from samples.demo.run import DemoRun
 from samples.demo.summary import AFTER_EMISSION, MB, WARM_UP_UNITS, Summary, latency_percentile
+from samples.kiosk.evaluation.chart import Axis, Chart
 from wanedge.config import UNIT_MS
 from wanedge.figures import Interval
 

@@ -33,7 +33,8 @@ def scene(weights: Path = WEIGHTS) -> Scene:
     world = Transcript.read(clip.with_suffix(".json")).world
     if world is None:
         raise InputError(
-            f"{clip.with_suffix('.json').name} tells no world text", hint="run: python -m samples.media.make_kiosk_clip"
+            f"{clip.with_suffix('.json').name} tells no world text",
+            hint="run: python -m samples.kiosk.data.make_kiosk_clip",
         )
     return Scene("kiosk-tiny", weights, _verified(weights), clip, world)
 

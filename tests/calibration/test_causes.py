@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from samples.quantization.sabotage import CHANGES
 from typer.testing import CliRunner
 
+from tests.acceptance.quantization.sabotage import CHANGES
 from tests.media import user_units
 from wanedge.bundle import Bundle, BundleWriter
 from wanedge.cli.app import build_app

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from samples.quantization.power import GateBench, Trial, power, power_streamed, run_trials
 
+from tests.acceptance.quantization.power import GateBench, Trial, power, power_streamed, run_trials
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.quantize import Source
 from wanedge_calibration.validation.gate import DEFAULTS

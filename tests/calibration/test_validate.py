@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from samples.quantization.sabotage import CHANGES
 from typer.testing import CliRunner, Result
 
+from tests.acceptance.quantization.sabotage import CHANGES
 from wanedge.bundle import Bundle, BundleWriter
 from wanedge.cli.app import build_app
 from wanedge.model import Model

@@ -78,7 +78,7 @@ def test_without_the_systems_tensorrt_for_this_python_jetpack_6_is_told_so() -> 
     facts = ORIN.model_copy(update={"modules": (), "libraries": {}})
     (finding,) = [f for f in diagnose(facts) if f.what.startswith("TensorRT")]
     assert "3.10" in finding.what
-    assert "samples/device/jetson/Dockerfile" in finding.fix
+    assert "samples/devices/jetson/Dockerfile" in finding.fix
 
 
 def desktop(**packages: str) -> Facts:

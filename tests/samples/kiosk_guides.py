@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from samples.kiosk.duplex.guide import guide_audio, guide_thoughts, guide_video
-from samples.kiosk.duplex.rules import right_replies
-from samples.kiosk.duplex.script import UNIT_SAMPLES, Script
-from samples.kiosk.evaluate.visitor import Visitor
+from samples.kiosk.data.duplex.guide import guide_audio, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.rules import right_replies
+from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Script
+from samples.kiosk.evaluation.visitor import Visitor
 
 from wanedge.config import FRAMES_PER_UNIT, TINY, UNIT_MS
 from wanedge.text import TextStream, Tokenizer

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples.chart import Axis, Chart, round_step
-from samples.demo.pictures import spread
 from samples.demo.report import page, write_report
 from samples.demo.run import ComponentRow, DemoRun, Said, Transcript
 from samples.demo.summary import summarise
+from samples.kiosk.evaluation.chart import Axis, Chart, round_step
+from samples.kiosk.evaluation.pictures import spread
 
 from wanedge.figures import Figures, Measure, made
 from wanedge.units import AgentUnit, UserUnit

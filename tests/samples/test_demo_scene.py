@@ -9,8 +9,8 @@ import pytest
 from samples.demo.run import Transcript
 from samples.demo.shipped import MEDIA, scene
 from samples.kiosk import tools
-from samples.kiosk.speech.voices import installed
-from samples.kiosk.speech.world import WORLDS
+from samples.kiosk.data.speech.voices import installed
+from samples.kiosk.data.speech.world import WORLDS
 
 from wanedge_runtimes.errors import InputError
 
@@ -66,7 +66,7 @@ def test_the_kiosks_clip_is_small_and_its_words_are_heard_when_the_transcript_sa
     reason="the voices are not installed; install them with: python -m samples.kiosk.tools",
 )
 def test_the_committed_transcript_is_the_scripts_and_one_answer_is_cut_into():
-    from samples.media.make_kiosk_clip import clip_script, transcript
+    from samples.kiosk.data.make_kiosk_clip import clip_script, transcript
 
     script = clip_script()
     assert json.loads(CLIP.with_suffix(".json").read_text("utf-8")) == transcript(script)

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples.kiosk import tools
-from samples.kiosk.duplex import rules
-from samples.kiosk.duplex.__main__ import film
-from samples.kiosk.duplex.guide import FADE_SAMPLES, guide_audio, guide_cues, guide_thoughts, guide_video
-from samples.kiosk.duplex.rules import right_replies
-from samples.kiosk.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script, write_script
-from samples.kiosk.duplex.timeline import timeline
-from samples.kiosk.duplex.visitor import visitor_audio, visitor_talk, visitor_video
-from samples.kiosk.pictures.visitors import VisitorTruth
-from samples.kiosk.speech.intents import behaviours, expected_reply
-from samples.kiosk.speech.split import SPLITS
-from samples.kiosk.speech.utterances import GuideUtterance, Utterance, Word
-from samples.kiosk.speech.voices import installed
-from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
+from samples.kiosk.data.duplex import rules
+from samples.kiosk.data.duplex.__main__ import film
+from samples.kiosk.data.duplex.guide import FADE_SAMPLES, guide_audio, guide_cues, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.rules import right_replies
+from samples.kiosk.data.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script, write_script
+from samples.kiosk.data.duplex.timeline import timeline
+from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_talk, visitor_video
+from samples.kiosk.data.pictures.visitors import VisitorTruth
+from samples.kiosk.data.speech.intents import behaviours, expected_reply
+from samples.kiosk.data.speech.split import SPLITS
+from samples.kiosk.data.speech.utterances import GuideUtterance, Utterance, Word
+from samples.kiosk.data.speech.voices import installed
+from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
 
 from wanedge.config import FPS, TINY
 from wanedge.media import AudioChunk, VideoChunk

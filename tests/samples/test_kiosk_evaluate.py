@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples.kiosk import tools
-from samples.kiosk.evaluate import run
-from samples.kiosk.evaluate.drift import drift
-from samples.kiosk.evaluate.items import FULL, QUICK, Item, items
-from samples.kiosk.evaluate.loop import STRIP_EVERY, Observed, SessionGuide, observe
-from samples.kiosk.evaluate.measures import behaviour
-from samples.kiosk.evaluate.page import page
-from samples.kiosk.evaluate.record import Record, append, read_records
-from samples.kiosk.evaluate.store import Store
-from samples.kiosk.evaluate.table import WHAT, measures_table
-from samples.kiosk.evaluate.visitor import CUT_IN_AFTER, Visitor, script_of
-from samples.kiosk.speech.intents import expected_reply, spoken
-from samples.kiosk.speech.voices import installed
-from samples.kiosk.speech.world import World
+from samples.kiosk.data.speech.intents import expected_reply, spoken
+from samples.kiosk.data.speech.voices import installed
+from samples.kiosk.data.speech.world import World
+from samples.kiosk.evaluation import run
+from samples.kiosk.evaluation.drift import drift
+from samples.kiosk.evaluation.items import FULL, QUICK, Item, items
+from samples.kiosk.evaluation.loop import STRIP_EVERY, Observed, SessionGuide, observe
+from samples.kiosk.evaluation.measures import behaviour
+from samples.kiosk.evaluation.page import page
+from samples.kiosk.evaluation.record import Record, append, read_records
+from samples.kiosk.evaluation.store import Store
+from samples.kiosk.evaluation.table import WHAT, measures_table
+from samples.kiosk.evaluation.visitor import CUT_IN_AFTER, Visitor, script_of
 
 from tests.configs import mini
 from tests.samples.kiosk_guides import RightGuide, silent_guide, unit
@@ -91,7 +91,7 @@ def test_the_right_guides_lips_follow_its_voice(right):
 @needs_voices
 @needs_judge
 def test_the_right_guide_is_understood_and_every_reply_is_judged_once(right, tmp_path, monkeypatch):
-    from samples.kiosk.speech import judge
+    from samples.kiosk.data.speech import judge
 
     store = Store(tmp_path)
     store.keep_media(right["voices"], shown=True)
@@ -240,7 +240,7 @@ def test_the_page_shows_each_measure_with_its_bar_and_fetches_nothing(right, tmp
     measures = behaviour(list(records.values()), {}) | drift(None)
     figures = Figures(
         machine={"cpu": "Cpu 9000", "weights": "random", "variant": "fp32"},
-        made=made("python -m samples.kiosk.evaluate a.wanedge", None, None),
+        made=made("python -m samples.kiosk.evaluation a.wanedge", None, None),
         measures=measures,
     )
     text = page(figures, records, [TALK, CUT_IN], store)

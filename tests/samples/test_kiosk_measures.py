@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples.kiosk.evaluate.drift import BLOCKS, drift
-from samples.kiosk.evaluate.intervals import poisson, ratio, slope, wilson
-from samples.kiosk.evaluate.measures import behaviour, judged, onsets, silence_after, two_steps
-from samples.kiosk.evaluate.outcomes import outcomes
-from samples.kiosk.evaluate.record import Came
-from samples.kiosk.evaluate.replies import answer, delay, replies, spoken_by_unit
+from samples.kiosk.evaluation.drift import BLOCKS, drift
+from samples.kiosk.evaluation.intervals import poisson, ratio, slope, wilson
+from samples.kiosk.evaluation.measures import behaviour, judged, onsets, silence_after, two_steps
+from samples.kiosk.evaluation.outcomes import outcomes
+from samples.kiosk.evaluation.record import Came
+from samples.kiosk.evaluation.replies import answer, delay, replies, spoken_by_unit
 
 from tests.samples.kiosk_records import asked, record, thanked
 from wanedge.bundle import Bundle

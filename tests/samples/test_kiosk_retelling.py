@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples.kiosk.speech.intents import INTENTS, expected_reply
-from samples.kiosk.speech.world import TRAINING_WORLDS, World
+from samples.kiosk.data.speech.intents import INTENTS, expected_reply
+from samples.kiosk.data.speech.world import TRAINING_WORLDS, World
 from samples.kiosk.training import retelling
 from samples.kiosk.training.retelling import Retelling
 

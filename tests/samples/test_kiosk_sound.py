@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples.kiosk.speech.augment import at_level, in_room, resampled, room, sliding, speech_rms, with_noise
-from samples.kiosk.speech.clip import MARGIN, SAMPLE_RATE, Clip, ClipCache, Recipe, speech_bounds, trimmed
-from samples.kiosk.speech.envelope import envelope
-from samples.kiosk.speech.noises import babble, music, pink, unit_rms, white
+from samples.kiosk.data.speech.augment import at_level, in_room, resampled, room, sliding, speech_rms, with_noise
+from samples.kiosk.data.speech.clip import MARGIN, SAMPLE_RATE, Clip, ClipCache, Recipe, speech_bounds, trimmed
+from samples.kiosk.data.speech.envelope import envelope
+from samples.kiosk.data.speech.noises import babble, music, pink, unit_rms, white
 
 from wanedge_runtimes.errors import InputError
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples.kiosk import tools
-from samples.kiosk.speech import judge, recordings
-from samples.kiosk.speech.clip import SAMPLE_RATE, Recipe, audio_hash
-from samples.kiosk.speech.intents import (
+from samples.kiosk.data.speech import judge, recordings
+from samples.kiosk.data.speech.clip import SAMPLE_RATE, Recipe, audio_hash
+from samples.kiosk.data.speech.intents import (
     BEHAVIOURS,
     FIRST_INTENTS,
     INTENTS,
@@ -20,10 +20,10 @@ from samples.kiosk.speech.intents import (
     replied_intent,
     spoken,
 )
-from samples.kiosk.speech.split import SPLITS, recipes, side
-from samples.kiosk.speech.utterances import CLEAN, HEARD, SOUNDS, background, guide_utterance, visitor_utterance
-from samples.kiosk.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, installed, synthesize
-from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, WORLDS, World
+from samples.kiosk.data.speech.split import SPLITS, recipes, side
+from samples.kiosk.data.speech.utterances import CLEAN, HEARD, SOUNDS, background, guide_utterance, visitor_utterance
+from samples.kiosk.data.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, installed, synthesize
+from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, WORLDS, World
 from samples.kiosk.training.ears import WORD_INTENTS
 from tokenizers import Tokenizer
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples.kiosk.pictures.animation import Scene, animate
-from samples.kiosk.pictures.guide import draw_guide
-from samples.kiosk.speech.clip import Samples
+from samples.kiosk.data.pictures.animation import Scene, animate
+from samples.kiosk.data.pictures.guide import draw_guide
+from samples.kiosk.data.speech.clip import Samples
 from samples.kiosk.training import audio_vae, ears, eyes, video_vae
 from samples.kiosk.training.loop import Plan, Trainer
 

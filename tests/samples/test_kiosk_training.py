@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples.kiosk.speech.world import World
+from samples.kiosk.data.speech.world import World
 from samples.kiosk.training import duplex
 from samples.kiosk.training.assemble import scale_latents, take_ears
 from samples.kiosk.training.duplex import DuplexStage, Lesson

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from samples.kiosk.pictures.footage import footage
-from samples.kiosk.pictures.visitors import Visit, VisitorScript, visitor_clip
+from samples.kiosk.data.pictures.footage import footage
+from samples.kiosk.data.pictures.visitors import Visit, VisitorScript, visitor_clip
 
 from wanedge_runtimes.errors import InputError
 

@@ -52,7 +52,7 @@ def validate(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="CANDIDATE.json REFERENCE.json",
-            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluate.",
+            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluation.",
         ),
     ] = None,
     record: Annotated[

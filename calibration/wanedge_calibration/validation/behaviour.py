@@ -3,7 +3,8 @@
 What is right is for the model's own evaluation to say, which may take hours and lives elsewhere. It leaves a file of
 outcomes; validation reads two of them and never knows what was asked:
 
-    {"wanedge_behaviour": 1, "variant": "int8", "graphs_sha256": "...", "made": "python -m samples.kiosk.evaluate ...",
+    {"wanedge_behaviour": 1, "variant": "int8", "graphs_sha256": "...",
+     "made": "python -m samples.kiosk.evaluation ...",
      "outcomes": {"right_reply": {"voices/conversation/1000#0": true, ...}, ...}}
 
 What stands before "#" is the conversation: its items share a fate and are resampled together.
@@ -48,7 +49,9 @@ class Outcomes(BaseModel):
 
         Raises wanedge_calibration.errors.ValidationError: missing, damaged, or of other graphs.
         """
-        again = "make it again with the model's evaluation, e.g. python -m samples.kiosk.evaluate BUNDLE --variant NAME"
+        again = (
+            "make it again with the model's evaluation, e.g. python -m samples.kiosk.evaluation BUNDLE --variant NAME"
+        )
         try:
             found = cls.model_validate_json(path.read_bytes())
         except OSError as error:

@@ -62,7 +62,7 @@ def _tensorrt(facts: Facts) -> Iterator[Finding]:
             level="note",
             what="TensorRT is not installed"
             + (f" for Python {facts.python}: JetPack 6 has it for 3.10" if old else ""),
-            fix="docker build --build-arg BASE=... -f samples/device/jetson/Dockerfile ."
+            fix="docker build --build-arg BASE=... -f samples/devices/jetson/Dockerfile ."
             if old
             else "pip install tensorrt",
         )

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samples.kiosk.speech.augment import at_level
-from samples.kiosk.speech.clip import SAMPLE_RATE, Samples
-from samples.kiosk.speech.intents import INTENTS, expected_reply, spoken
-from samples.kiosk.speech.recordings import prompt, training_prompts
-from samples.kiosk.speech.utterances import CLEAN, GUIDE_DBFS, visitor_utterance
-from samples.kiosk.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
+from samples.kiosk.data.speech.augment import at_level
+from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
+from samples.kiosk.data.speech.intents import INTENTS, expected_reply, spoken
+from samples.kiosk.data.speech.recordings import prompt, training_prompts
+from samples.kiosk.data.speech.utterances import CLEAN, GUIDE_DBFS, visitor_utterance
+from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
 from samples.kiosk.training.guide_voice import delay, guide_voice, moved_forward, stoi
 from samples.kiosk.training.loop import Losses
 from samples.kiosk.training.spectral import spectral_loss

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from samples.kiosk.speech.augment import through_microphone
-from samples.kiosk.speech.clip import SAMPLE_RATE, Samples
-from samples.kiosk.speech.intents import INTENTS
-from samples.kiosk.speech.judge import words
-from samples.kiosk.speech.utterances import (
+from samples.kiosk.data.speech.augment import through_microphone
+from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
+from samples.kiosk.data.speech.intents import INTENTS
+from samples.kiosk.data.speech.judge import words
+from samples.kiosk.data.speech.utterances import (
     LOBBY_WITHOUT_NOISE,
     VARIED,
     Conditions,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samples.kiosk.pictures.visitors import Visit, VisitorScript, Way, visitor_clip
+from samples.kiosk.data.pictures.visitors import Visit, VisitorScript, Way, visitor_clip
 from samples.kiosk.training.loop import Losses
 from wanedge.config import FRAMES_PER_UNIT, ModelConfig
 from wanedge_export.model.video import VideoEncoder

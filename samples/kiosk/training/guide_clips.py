@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.kiosk.pictures.animation import BEHAVIOURS, Cue, Scene, animate, mouth_from_pcm
-from samples.kiosk.pictures.guide import RANGES, GuideTrack, draw_guide
-from samples.kiosk.pictures.motion import drift
-from samples.kiosk.speech.clip import SAMPLE_RATE, Samples
+from samples.kiosk.data.pictures.animation import BEHAVIOURS, Cue, Scene, animate, mouth_from_pcm
+from samples.kiosk.data.pictures.guide import RANGES, GuideTrack, draw_guide
+from samples.kiosk.data.pictures.motion import drift
+from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
 from samples.kiosk.training.guide_voice import guide_voice
 from wanedge.config import FPS, FRAMES_PER_UNIT
 

@@ -10,12 +10,12 @@ from typing import Final
 
 import numpy as np
 
-from samples.kiosk.speech.augment import at_level
-from samples.kiosk.speech.clip import SAMPLE_RATE, Clip, Samples
-from samples.kiosk.speech.intents import INTENTS, expected_reply, spoken
-from samples.kiosk.speech.joe import TEMPI, joe, say
-from samples.kiosk.speech.utterances import CACHE, GUIDE_DBFS
-from samples.kiosk.speech.world import TRAINING_WORLDS
+from samples.kiosk.data.speech.augment import at_level
+from samples.kiosk.data.speech.clip import SAMPLE_RATE, Clip, Samples
+from samples.kiosk.data.speech.intents import INTENTS, expected_reply, spoken
+from samples.kiosk.data.speech.joe import TEMPI, joe, say
+from samples.kiosk.data.speech.utterances import CACHE, GUIDE_DBFS
+from samples.kiosk.data.speech.world import TRAINING_WORLDS
 from wanedge.config import AudioConfig
 from wanedge_export.tokenizer import CORPUS
 

@@ -19,13 +19,13 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from samples.kiosk.duplex.guide import guide_audio, guide_thoughts, guide_video
-from samples.kiosk.duplex.rules import REPLY_DELAY_UNITS
-from samples.kiosk.duplex.script import KINDS, Kind, Script, script_stream, write_script
-from samples.kiosk.duplex.visitor import visitor_audio, visitor_video
-from samples.kiosk.speech.augment import through_microphone
-from samples.kiosk.speech.clip import Samples, as_int16
-from samples.kiosk.speech.utterances import Heard
+from samples.kiosk.data.duplex.guide import guide_audio, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.rules import REPLY_DELAY_UNITS
+from samples.kiosk.data.duplex.script import KINDS, Kind, Script, script_stream, write_script
+from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
+from samples.kiosk.data.speech.augment import through_microphone
+from samples.kiosk.data.speech.clip import Samples, as_int16
+from samples.kiosk.data.speech.utterances import Heard
 from samples.kiosk.tools import OUT
 from samples.kiosk.training.ears import COLOURED_SHARE, hear
 from samples.kiosk.training.guide_voice import moved_forward

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samples.kiosk.pictures.footage import footage
-from samples.kiosk.pictures.lipsync import mouth_opening_of
+from samples.kiosk.data.pictures.footage import footage
+from samples.kiosk.data.pictures.lipsync import mouth_opening_of
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, Frames, guide_clip
 from samples.kiosk.training.loop import Losses
 from wanedge.config import FRAMES_PER_UNIT, VideoConfig

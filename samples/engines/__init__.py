@@ -1,1 +1,0 @@
-"""Every engine of the shipped guide, built twice without a GPU: `python -m samples.engines`."""

@@ -1,1 +1,0 @@
-"""Judge a kiosk guide in closed loop: python -m samples.kiosk.evaluate BUNDLE."""

@@ -1,0 +1,1 @@
+"""How good is the gate? Sabotage a quantized bundle and count: `python -m tests.acceptance.quantization BUNDLE ...`."""

@@ -1,0 +1,65 @@
+"""The gate's power, sabotages caught and good bundles refused: `python -m tests.acceptance.quantization BUNDLE ...`."""
+
+import shlex
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from samples.kiosk.evaluation.commit import commit
+
+from tests.acceptance.quantization.power import GateBench, Trial, power, run_trials
+from wanedge.bundle import Bundle
+from wanedge.cli.console import progress, stdout, table
+from wanedge.cli.outcome import reported
+from wanedge.figures import Figures, machine_facts, made
+from wanedge_calibration.clips import find_clips
+from wanedge_calibration.quantize import Source
+from wanedge_calibration.validation.gate import DEFAULTS, Gate
+
+
+def main(
+    bundle: Annotated[Path, typer.Argument(help="A calibrated bundle.")],
+    clips: Annotated[list[Path], typer.Option(help="Clips to validate with.")],
+    gate: Annotated[Path | None, typer.Option(help="By default that of int8.")] = None,
+    sabotages: Annotated[int, typer.Option(min=1)] = 200,
+    honest: Annotated[int, typer.Option(min=1)] = 50,
+    units: Annotated[int, typer.Option(min=1, help="Units of a clip.")] = 12,
+    world: Annotated[str, typer.Option(help="World text of the clips.")] = "",
+    out: Annotated[Path, typer.Option(help="Where gate.json goes.")] = Path("out/gate"),
+) -> None:
+    """Sabotage and re-quantize a bundle many times, and judge each by the gate."""
+    with reported():
+        judge = Gate.read(gate) if gate else DEFAULTS["int8"]
+        source = Source.of(Bundle.open(bundle))
+        with TemporaryDirectory(prefix="wanedge-gate-") as folder, progress() as display:
+            task = display.add_task("bundles judged", total=sabotages + honest)
+            bench = GateBench(source, find_clips(clips), judge, units, world, Path(folder))
+
+            def told(_trial: Trial) -> None:
+                display.advance(task)
+
+            trials = [*run_trials(bench.sabotaged, sabotages, told), *run_trials(bench.requantized, honest, told)]
+        command = shlex.join(["python", "-m", "tests.acceptance.quantization", bundle.name, *sys.argv[2:]])
+        figures = Figures(
+            machine=machine_facts() | {"model": source.bundle.model.name, "weights": source.bundle.manifest.weights},
+            made=made(command, commit(), source.bundle.digest),
+            measures=power(trials),
+        )
+        figures.write(out / "gate.json")
+        print_power(trials, figures)
+
+
+def print_power(trials: list[Trial], figures: Figures) -> None:
+    """Who got through, who was wronged, and the two figures."""
+    missed = [(t.kind, t.component, t.what) for t in trials if t.kind != "honest" and not t.rejected]
+    wronged = [(t.what, t.rejected) for t in trials if t.kind == "honest" and t.rejected]
+    stdout().print(table("not caught", ("kind", "component", "what"), missed))
+    stdout().print(table("rejected, though honest", ("recipe", "why"), wronged))
+    rows = [(name, f"{m.value:.3f}", m.bar, m.met) for name, m in figures.measures.items()]
+    stdout().print(table("the gate", ("measure", "value", "bar", "met"), rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,155 @@
+"""Everything that only a GPU can tell, in one command. Not run on one yet.
+
+python -m tests.benchmarks.gpu kiosk.wanedge --weights samples/kiosk/weights/kiosk-tiny.safetensors --out out/gpu
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.benchmarks.children import commit
+from tests.benchmarks.gpu.compare import Measures, agree, measures, timed
+from tests.benchmarks.gpu.report import gpu_table
+from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, Way, obstacle
+from wanedge.bundle import Bundle
+from wanedge.cli.outcome import FAILED, reported, require_bundle, require_file
+from wanedge.figures import Figures, machine_facts, made
+from wanedge.model import Model
+from wanedge_runtimes.doctor import Facts, collect
+from wanedge_runtimes.errors import RuntimeUnavailable, WanEdgeError
+from wanedge_runtimes.runtime import RuntimeOptions
+from wanedge_runtimes.targets import Machine
+from wanedge_runtimes.tensorrt.preflight import matching_targets, pick_gpu
+
+UNITS = 300
+
+
+def gpu(
+    bundle: Annotated[Path, typer.Argument(help="With the variants fp32 and fp16; it gets an engine for this GPU.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="What the bundle was exported from, for torch; without it torch is left out.")
+    ] = None,
+    units: Annotated[int, typer.Option(min=1, help="Units to compare, and again to time.")] = UNITS,
+    out: Annotated[Path, typer.Option(help="Where gpu.json and gpu.md go.")] = Path("out/gpu"),
+) -> None:
+    """Compare every way to run a bundle on this machine's GPU with ONNX Runtime on its CPU, and time each.
+
+    Every way that cannot be gone is listed with the reason. Example:
+
+    python -m tests.benchmarks.gpu kiosk.wanedge --units 300
+    """
+    with reported():
+        opened = Bundle.open(require_bundle(bundle))
+        facts = collect()
+        found = Found(Machine.of(facts), facts.onnxruntime.providers, _torch_cuda())
+        if not found.machine.gpus:
+            raise RuntimeUnavailable(
+                "no NVIDIA GPU answers here, and this measures nothing else", hint="wanedge doctor"
+            )
+        if weights is not None:
+            require_file(weights, "--weights")
+        run = _Run(opened, weights, units, facts, found)
+        for way in WAYS:
+            run.go(way)
+        figures = Figures(
+            machine=machine_facts() | {"model": opened.manifest.model.name, "weights": opened.manifest.weights},
+            made=made(shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]), commit(), opened.digest),
+            measures=run.measures,
+        )
+        figures.write(out / "gpu.json")
+        table = gpu_table(figures, run.gone, run.skipped)
+        (out / "gpu.md").write_text(table, encoding="utf-8")
+        typer.echo(table)
+        if not run.gone:
+            raise typer.Exit(FAILED)
+
+
+class _Run:
+    """gone: names of the ways that were measured. skipped: name -> why."""
+
+    def __init__(self, bundle: Bundle, weights: Path | None, units: int, facts: Facts, found: Found) -> None:
+        self.measures: Measures = {}
+        self.gone: list[str] = []
+        self.skipped: dict[str, str] = {}
+        self._bundle, self._weights, self._units = bundle, weights, units
+        self._found, self._machine = found, Machine.of(facts)
+        self._reference = Model.load(bundle, "onnxruntime", "fp32", RuntimeOptions(provider=REFERENCE.provider))
+        self._floor = self._floor_ms()
+
+    def go(self, way: Way) -> None:
+        """Measure one way, or keep why not. A way that fails does not take the others with it."""
+        why = obstacle(way, self._found)
+        if why is None and way.kind == "torch" and self._weights is None:
+            why = "no --weights were given"
+        if why is None:
+            typer.echo(f"{way.name}: {self._units} units", err=True)
+            try:
+                model, precision = self._load(way)
+                agreement = agree(self._reference, model, self._units)
+                samples = timed(model, self._units)
+            except WanEdgeError as error:
+                why = f"{error.what} ({error.hint})"
+            else:
+                self.measures |= measures(way.name, precision, agreement, samples, self._floor)
+                self.gone.append(way.name)
+        if why is not None:
+            typer.echo(f"{way.name}: {why}", err=True)
+            self.skipped[way.name] = why
+
+    def _load(self, way: Way) -> tuple[Model, str]:
+        """The model and the precision it computes in."""
+        if way.kind == "torch":
+            from wanedge_export.bundling import load_or_seed
+            from wanedge_export.torch_runtime import torch_model
+
+            reference = load_or_seed(self._bundle.model, self._weights, seed=0)
+            return torch_model(reference, self._reference.tokenizer, compiled=way.graphs, device="cuda"), "fp32"
+        if way.kind == "onnxruntime":
+            options = RuntimeOptions(provider=way.provider)
+            return Model.load(self._bundle, "onnxruntime", "fp32", options), "fp32"
+        self._require_engine(way.kind)
+        return Model.load(self._bundle, way.kind, options=RuntimeOptions(cuda_graphs=way.graphs)), "fp16"
+
+    def _require_engine(self, library: str) -> None:
+        """Build one for this GPU unless the bundle has it. Raises BuildError."""
+        from wanedge_export.build import BuildError, build_bundle
+
+        (target, *_) = [*matching_targets(self._machine, pick_gpu(self._machine)), None]
+        if target is None:
+            raise BuildError("no target is known for this GPU", hint="wanedge targets")
+        name = f"{target.name}-fp16"
+        if not any(v.name == name and v.runtime == library for v in self._bundle.manifest.variants):
+            made_now = build_bundle(
+                self._bundle,
+                target,
+                "fp16",
+                self._machine,
+                library=target.library_named(library),
+                command="tests.benchmarks.gpu",
+            )
+            self._bundle = made_now.bundle
+
+    def _floor_ms(self) -> float | None:
+        if not self._found.torch_cuda:
+            typer.echo("the floor is not measured: this torch has no CUDA", err=True)
+            return None
+        from tests.benchmarks.gpu.floor import unit_floor_ms
+
+        return unit_floor_ms(self._bundle, self._reference, "cuda")
+
+
+def _torch_cuda() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+if __name__ == "__main__":
+    typer.run(gpu)

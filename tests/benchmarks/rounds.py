@@ -1,0 +1,96 @@
+"""How the contenders are timed: in turns, a few units each, so that the machine's moods hit all of them alike.
+
+A ratio is taken inside a round, between neighbours in time, and only then summarised over rounds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tests.benchmarks.contenders import Contender, UnitTime
+from wanedge.cli.timing import made_up_user
+from wanedge.config import ModelConfig
+from wanedge.figures import Interval, bootstrap
+from wanedge.units import UserUnit
+
+Round = dict[str, list[UnitTime]]
+Advance = Callable[[str], None]
+
+
+@dataclass
+class Timings:
+    """What was timed. A round holds the same units of every contender; the first of them, run on cold caches and
+    beside threads that still wind down, is left out.
+
+    warm_ms: each contender's first round, in which memory is touched, buffers settle and torch compiles.
+    """
+
+    block: int
+    rounds: list[Round] = field(default_factory=list)
+    warm_ms: dict[str, float] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        return list(self.warm_ms)
+
+    def units(self, name: str) -> list[UnitTime]:
+        return [unit for timed in self.rounds for unit in timed.get(name, ())]
+
+    def walls_ms(self, name: str) -> list[float]:
+        return [unit.wall_ms for unit in self.units(name)]
+
+    def curve(self, name: str) -> tuple[list[int], list[float]]:
+        """Unit index and median unit time, a point a round."""
+        timed = [units for r in self.rounds if (units := r.get(name))]
+        return [u[len(u) // 2].index for u in timed], [_median_ms(u) for u in timed]
+
+    def ratio(self, name: str, base: str, around: tuple[int, int] | None = None) -> Interval | None:
+        """Median over rounds of unit time of `name` over that of `base`; None where they have no round in common.
+
+        around: first and last unit index to look at.
+        """
+        low, high = around or (0, 1 << 62)
+        pairs = [
+            _median_ms(r[name]) / _median_ms(r[base])
+            for r in self.rounds
+            if name in r and base in r and low <= r[name][0].index and r[name][-1].index <= high
+        ]
+        return bootstrap(np.median, pairs) if pairs else None
+
+
+def run_rounds(
+    ways: Sequence[Contender],
+    config: ModelConfig,
+    units: int,
+    block: int,
+    *,
+    seed: int = 0,
+    hopeless_ms: float = 1000.0,
+    advance: Advance = lambda _: None,
+) -> Timings:
+    """Let every contender answer units 0 .. `units`-1 in blocks of `block`; the order turns from round to round.
+
+    A contender whose median unit takes more than `hopeless_ms` is left out of later rounds.
+    """
+    timings, racing = Timings(block), list(ways)
+    for number, users in enumerate(_blocks(config, units, block, seed)):
+        timed: Round = {}
+        start = number % len(racing)
+        for way in racing[start:] + racing[:start]:
+            timed[way.name] = way.run(users)
+            advance(way.name)
+        if number == 0:
+            timings.warm_ms = {way.name: sum(u.wall_ms for u in timed[way.name]) for way in ways}
+            continue
+        timings.rounds.append({way.name: timed[way.name][1:] for way in racing})
+        racing = [way for way in racing if _median_ms(timed[way.name]) <= hopeless_ms]
+    return timings
+
+
+def _blocks(config: ModelConfig, units: int, block: int, seed: int) -> Iterator[list[UserUnit]]:
+    for first in range(0, units - block + 1, block):
+        yield [made_up_user(config, index, seed) for index in range(first, first + block)]
+
+
+def _median_ms(units: Sequence[UnitTime]) -> float:
+    return float(np.median([unit.wall_ms for unit in units]))
