@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wanedge.cli.console import amount, print_json, stderr
 from wanedge.cli.options import JsonOption
-from wanedge.cli.outcome import Misuse, require_file
+from wanedge.commands import Misuse, format_bytes, print_json, require_file, stderr
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import Profile
 
@@ -110,7 +109,7 @@ def export(
         document = {"bundle": str(output), "variants": variants, "bytes": size, "digest": bundle.digest}
         print_json(document | ({"polygraphy": list(map(str, scripts))} if polygraphy else {}))
     else:
-        typer.echo(f"{output}: {', '.join(variants)}, {amount(size)}.\n-> wanedge inspect {output}")
+        typer.echo(f"{output}: {', '.join(variants)}, {format_bytes(size)}.\n-> wanedge inspect {output}")
         if polygraphy is not None:
             graph, script = output / bundle.manifest.variants[0].graphs["flow_in"].graph, f"{variants[0]}/flow_in.py"
             typer.echo(f"-> polygraphy run {graph} --onnxrt --data-loader-script {polygraphy / script}")

@@ -13,12 +13,12 @@ from samples.demo.pipeline import copy_clip, stream_clip
 from samples.demo.report import write_report
 from samples.demo.shipped import scene
 from wanedge.bundle import Bundle
-from wanedge.cli.outcome import FAILED, reported
+from wanedge.commands import FAILED, report_errors
 
 
 def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("out/demo")) -> None:
     """Export the kiosk guide, or random weights where none are shipped, build engines, stream a clip, and report."""
-    with reported():
+    with report_errors():
         out.mkdir(parents=True, exist_ok=True)
         shown = scene()
         what = "the kiosk guide" if shown.weights else "random weights: none are shipped, so the reply will be noise"

@@ -10,7 +10,7 @@ import typer
 
 from samples.demo.engines import EngineRow, EnginesRun, Linted
 from wanedge.bundle import Bundle
-from wanedge.cli.outcome import reported
+from wanedge.commands import report_errors
 from wanedge_export.build import build_bundle
 from wanedge_export.lint import lint_bundle
 from wanedge_runtimes.doctor import collect
@@ -26,7 +26,7 @@ def build_demo_engines(
     told: Annotated[Path, typer.Argument(help="Where the account of them goes.")],
 ) -> None:
     """Lint for three GPUs and build their engines, where this machine can; what was built before is taken as it is."""
-    with reported():
+    with report_errors():
         opened = Bundle.open(bundle)
         if _is_told(opened, told):
             _say(f"{told} is there already")

@@ -13,7 +13,7 @@ import typer
 from samples.demo.pipeline import SEED
 from samples.demo.shipped import ROOT, scene
 from wanedge.bundle import Bundle, BundleError
-from wanedge.cli.outcome import reported
+from wanedge.commands import report_errors
 from wanedge.config import PRESETS
 from wanedge_export.bundling import export_bundle, load_or_seed
 
@@ -22,7 +22,7 @@ PRESET = "tiny"
 
 def export_demo_bundle(path: Annotated[Path, typer.Argument(help="Where the bundle goes.")]) -> None:
     """Export the demo's bundle; one that these same sources made before is taken as it is."""
-    with reported():
+    with report_errors():
         shown = scene()
         origin = f"random, seed {SEED}" if shown.weights is None else f"{shown.model}, sha256 {shown.sha256}"
         note = f"{origin}; sources {_sources_digest()}"

@@ -14,7 +14,7 @@ from samples.demo.pipeline import SEED
 from samples.demo.quantized import REPORT
 from samples.demo.shipped import scene
 from wanedge.bundle import Bundle
-from wanedge.cli.outcome import reported
+from wanedge.commands import report_errors
 from wanedge.units import UserUnit
 from wanedge.verdicts import read_verdict
 from wanedge_calibration.clips import Clip, clip_units, find_clips, save_units
@@ -34,7 +34,7 @@ def quantize_demo_bundle(
     out: Annotated[Path, typer.Argument(help="Where the reports go.")],
 ) -> None:
     """Give the bundle an INT8 variant and a verdict on it; one that has both is taken as it is."""
-    with reported():
+    with report_errors():
         bundle, report = Bundle.open(path), out / REPORT
         if _is_judged(bundle) and (report / "validation.json").is_file():
             _say("the int8 variant is there already, and judged")

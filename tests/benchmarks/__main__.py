@@ -21,8 +21,7 @@ from tests.benchmarks.paced import paced_latencies_ms
 from tests.benchmarks.plot import draw
 from tests.benchmarks.rounds import Timings, run_rounds
 from wanedge.bundle import Bundle, BundleError
-from wanedge.cli.console import stdout, table
-from wanedge.cli.outcome import Misuse, reported
+from wanedge.commands import Misuse, report_errors, stdout, table
 from wanedge.config import PRESETS
 from wanedge.figures import Figures, machine_facts, made
 from wanedge.layout import UnitLayout
@@ -51,7 +50,7 @@ def bench(
     install: Annotated[bool, typer.Option("--install/--no-install", help="Measure pip install .[cpu].")] = True,
 ) -> None:
     """Time the Session against the bare graphs, torch eager, torch.compile and a growing cache, on the same weights."""
-    with reported(), _progress() as progress:
+    with report_errors(), _progress() as progress:
         threads = threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(threads)
         load_before = os.getloadavg()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from tests.configs import mini
 from wanedge.bundle import Bundle, pack
 from wanedge.cli.app import build_app
-from wanedge.cli.console import amount
+from wanedge.commands import format_bytes
 from wanedge.layout import UnitLayout, backbone_rings
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge_runtimes import doctor
@@ -80,7 +80,7 @@ def test_the_tables_name_everything(inspected: dict, mini_bundle: Bundle) -> Non
         assert all(entry["name"] in text for entry in inspected[kind])
     assert all(f["path"] in text for f in inspected["files"])
     assert "random weights" in text
-    assert amount(inspected["session_state_bytes"]) in text
+    assert format_bytes(inspected["session_state_bytes"]) in text
 
 
 def test_an_archive_reads_like_its_folder(inspected: dict, mini_bundle: Bundle, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from wanedge.cli.app import build_app
-from wanedge.cli.outcome import Misuse
 from wanedge.cli.plugins import GROUP, pip_command
+from wanedge.commands import Misuse
 from wanedge_runtimes.errors import GraphError, InputError, MissingExtra
 
 COMMANDS = ("run", "inspect", "verify", "doctor", "bench")

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from wanedge.cli.console import print_json, progress
 from wanedge.cli.options import BundleArgument, JsonOption, ThreadsOption
-from wanedge.cli.outcome import require_bundle
+from wanedge.commands import print_json, progress, require_bundle
 
 ClipsOption = Annotated[
     list[Path] | None, typer.Option("--clips", help="Media files, or folders with them; may be given several times.")

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from wanedge.cli.console import amount, print_json, progress, stdout, table
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.cli.outcome import Misuse, require_bundle, require_file, require_folder_of
+from wanedge.commands import (
+    Misuse,
+    format_bytes,
+    print_json,
+    progress,
+    require_bundle,
+    require_file,
+    require_folder_of,
+    stdout,
+    table,
+)
 from wanedge_calibration.commands.calibrate import ClipsOption
 
 if TYPE_CHECKING:
@@ -103,11 +112,12 @@ def quantize(
         return
     layers = ", ".join(f"{count} {mode}" for mode, count in modes.items())
     typer.echo(
-        f"{where}: variant {plan.variant}, {layers}; {amount(size)}, {size / before:.2f} of {source.variant.name}."
+        f"{where}: variant {plan.variant}, {layers}; "
+        f"{format_bytes(size)}, {size / before:.2f} of {source.variant.name}."
     )
     if found is not None:
         rows = [
-            (r.component, f"{r.float_ms:.2f}", f"{r.quantized_ms:.2f}", amount(r.saved), f"{r.error:.2e}", r.kept)
+            (r.component, f"{r.float_ms:.2f}", f"{r.quantized_ms:.2f}", format_bytes(r.saved), f"{r.error:.2e}", r.kept)
             for r in found.regions
         ]
         columns = ("region", "fp32 ms", "8-bit ms", "saved", "error", "kept")

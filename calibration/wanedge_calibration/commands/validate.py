@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from wanedge.cli.console import print_json, progress, stdout, table
 from wanedge.cli.options import JsonOption
-from wanedge.cli.outcome import FAILED, Misuse, require_bundle, require_variant
+from wanedge.commands import FAILED, Misuse, print_json, progress, require_bundle, require_variant, stdout, table
 from wanedge_calibration.commands.calibrate import ClipsOption
 
 if TYPE_CHECKING:

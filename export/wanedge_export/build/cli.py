@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wanedge.cli.console import amount, print_json, progress, stdout, table
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.cli.outcome import require_bundle
+from wanedge.commands import format_bytes, print_json, progress, require_bundle, stdout, table
 from wanedge_export.lint.cli import LibraryOption, TargetOption
 
 if TYPE_CHECKING:
@@ -124,7 +123,13 @@ def build(
         return
     columns = ("component", "engine", "graph and weights", "seconds", "layers")
     rows = [
-        (b.component, amount(b.engine_bytes), amount(b.graph_bytes), f"{b.seconds:.1f}", sum(b.layers.values()))
+        (
+            b.component,
+            format_bytes(b.engine_bytes),
+            format_bytes(b.graph_bytes),
+            f"{b.seconds:.1f}",
+            sum(b.layers.values()),
+        )
         for b in result.built
     ]
     stdout().print(table(f"{result.variant.name} ({result.variant.runtime})", columns, rows, numbers=columns[1:]))

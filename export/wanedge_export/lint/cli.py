@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from wanedge.cli.console import print_json, stdout, table
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.cli.outcome import FAILED, require_bundle
+from wanedge.commands import FAILED, print_json, require_bundle, stdout, table
 
 TargetOption = Annotated[str, typer.Option("--target", "-t", help="The device, as `wanedge targets` lists them.")]
 LibraryOption = Annotated[

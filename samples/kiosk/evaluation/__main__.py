@@ -27,8 +27,7 @@ from samples.kiosk.evaluation.run import Setting, take_place
 from samples.kiosk.evaluation.store import JUDGED, Store
 from samples.kiosk.tools import JUDGE_PYTHON
 from wanedge.bundle import Bundle
-from wanedge.cli.console import print_json, stderr, stdout, table
-from wanedge.cli.outcome import FAILED, Misuse, reported, require_bundle
+from wanedge.commands import FAILED, Misuse, print_json, report_errors, require_bundle, stderr, stdout, table
 from wanedge.figures import Figures, machine_facts, made
 from wanedge_runtimes.errors import MissingExtra
 
@@ -63,7 +62,7 @@ def evaluate(
 
     python -m samples.kiosk.evaluation kiosk.wanedge --workers 2
     """
-    with reported():
+    with report_errors():
         guide = Bundle.open(require_bundle(bundle))
         _require_judge()
         setting, name = _setting(guide, bundle, out, runtime, variant, teacher, seed)

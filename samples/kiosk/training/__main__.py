@@ -9,7 +9,7 @@ import typer
 from samples.kiosk.tools import OUT
 from samples.kiosk.training.loop import Trainer
 from samples.kiosk.training.stages import STAGES, stage
-from wanedge.cli.outcome import reported
+from wanedge.commands import report_errors
 
 
 def train(
@@ -23,7 +23,7 @@ def train(
 
     Example: python -m samples.kiosk.training audio-vae
     """
-    with reported():
+    with report_errors():
         torch.set_num_threads(threads)
         chosen, plan = stage(name, steps)
         trainer = Trainer(chosen, plan, out / name, name, start_from)

@@ -27,7 +27,7 @@ from samples.kiosk.training.eyes import WatchingEyes
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
 from samples.kiosk.training.loop import take_average
 from samples.kiosk.training.video_vae import VideoVae
-from wanedge.cli.outcome import reported
+from wanedge.commands import report_errors
 from wanedge.config import TINY
 from wanedge_export.model import ReferenceModel
 
@@ -47,7 +47,7 @@ def encoders(
     folder: Folder = CHECKPOINTS,
 ) -> None:
     """Codecs and senses as the backbone's stage meets them, float32; the backbone is seeded."""
-    with reported():
+    with report_errors():
         model = ReferenceModel(TINY)
         with torch.no_grad():
             take_codecs(model, folder)
@@ -65,7 +65,7 @@ def senses(
     folder: Folder = CHECKPOINTS,
 ) -> None:
     """A whole model with ears that were trained further, float32: its backbone goes on from where it was."""
-    with reported():
+    with report_errors():
         model = ReferenceModel.load(TINY, weights)
         take_ears(model, folder, stage)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def ship(
     out: Annotated[Path, typer.Option(help="Where the shipped files go.")] = SHIPPED,
 ) -> None:
     """The whole model in float16 with its SHA-256 beside it."""
-    with reported():
+    with report_errors():
         model = ReferenceModel.load(TINY, weights)
         take_backbone(model, folder, stage)
         _ship(model, out)
@@ -98,7 +98,7 @@ def mean(
 
     As model soups (Wortsman et al., 2022): it needs networks that are still near each other.
     """
-    with reported():
+    with report_errors():
         model, second = ReferenceModel.load(TINY, one), ReferenceModel.load(TINY, other).state_dict()
         # Apart from the model first: tied tensors have two names, and would take half of the other twice.
         model.load_state_dict({name: (tensor + second[name]) / 2 for name, tensor in model.state_dict().items()})

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def main() -> None:
-    """Entry point of the console script; ends the process with an exit code (see outcome.py)."""
+    """Entry point of the console script; ends the process with an exit code (see commands.py)."""
     from wanedge.cli.app import build_app
 
     # A service manager stops with SIGTERM; as an exception it closes files and sessions on its way out.
@@ -16,5 +16,7 @@ def main() -> None:
     build_app()(prog_name="wanedge")
 
 
-def _terminate(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    from wanedge.commands import TERMINATED
+
+    raise SystemExit(TERMINATED)

@@ -9,11 +9,10 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from wanedge.bundle import Bundle
 from wanedge.cli.account import Account
-from wanedge.cli.console import progress
 from wanedge.cli.conversation import Pace, converse
 from wanedge.cli.live import MAX_WAITING, converse_live, stage
-from wanedge.cli.outcome import Misuse, require_variant
 from wanedge.cli.recording import Recording, SideBySide
+from wanedge.commands import Misuse, progress, require_variant
 from wanedge.media.files import read_media
 from wanedge.media.live import Camera, Microphone, capture
 from wanedge.model import Model

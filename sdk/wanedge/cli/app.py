@@ -8,13 +8,13 @@ import typer
 from typer.core import TyperGroup
 
 from wanedge.cli import bench, doctor, inspect, run, targets, verify
-from wanedge.cli.outcome import reported
 from wanedge.cli.plugins import add_plugins, installed_plugins
+from wanedge.commands import report_errors
 
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
-        with reported():
+        with report_errors():
             return super().invoke(ctx)
 
 

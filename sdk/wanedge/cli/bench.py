@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn
 
-from wanedge.cli.console import print_json, progress, stdout, table
 from wanedge.cli.options import BundleArgument, RuntimeOption, ThreadsOption, VariantOption, runtime_options
-from wanedge.cli.outcome import require_bundle, require_folder_of, require_variant
+from wanedge.commands import print_json, progress, require_bundle, require_folder_of, require_variant, stdout, table
 
 if TYPE_CHECKING:
     from wanedge.figures import Figures

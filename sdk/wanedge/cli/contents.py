@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from wanedge.bundle import BundleError, Made, Manifest, Variant
-from wanedge.cli.outcome import require_variant
+from wanedge.commands import require_variant
 from wanedge.config import UNIT_MS, ModelConfig
 from wanedge.layout import UnitLayout, backbone_rings
 from wanedge.model import STREAMING_COMPONENTS

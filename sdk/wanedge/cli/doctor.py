@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from wanedge.cli.console import amount, print_json, stdout, table
 from wanedge.cli.options import JsonOption
-from wanedge.cli.outcome import FAILED
+from wanedge.commands import FAILED, format_bytes, print_json, stdout, table
 
 if TYPE_CHECKING:
     from wanedge_runtimes.doctor import Facts, Report
@@ -51,10 +50,13 @@ def _facts(facts: "Facts") -> list[tuple[str, str]]:
         ("cpu", f"{facts.cpu.model or 'unknown'}, {facts.cpu.usable:g} of {facts.cpu.cores} cores usable"),
         ("instructions", " ".join(facts.cpu.isa)),
         ("memory", _of(facts.memory_available, facts.memory_total)),
-        ("disk free here", amount(facts.disk_free) if facts.disk_free is not None else None),
+        ("disk free here", format_bytes(facts.disk_free) if facts.disk_free is not None else None),
         ("onnxruntime", f"{ort.version}: {', '.join(ort.providers)}" if ort.version else None),
         ("nvidia driver", f"{nvidia.driver or 'unknown'}, CUDA {nvidia.cuda or 'unknown'}" if nvidia else None),
-        *(("gpu", f"{gpu.name}, sm {gpu.capability}, {amount(gpu.memory)}") for gpu in (nvidia.gpus if nvidia else ())),
+        *(
+            ("gpu", f"{gpu.name}, sm {gpu.capability}, {format_bytes(gpu.memory)}")
+            for gpu in (nvidia.gpus if nvidia else ())
+        ),
         ("packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())),
         ("tensorrt modules", ", ".join(_module(name, facts) for name in facts.modules)),
         *_jetson(facts),
@@ -88,4 +90,4 @@ def _targets(report: "Report") -> list[tuple[str, str]]:
 def _of(available: int | None, total: int | None) -> str | None:
     if total is None:
         return None
-    return f"{amount(total)} in all" + (f", {amount(available)} free" if available is not None else "")
+    return f"{format_bytes(total)} in all" + (f", {format_bytes(available)} free" if available is not None else "")

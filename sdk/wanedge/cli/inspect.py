@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from wanedge.cli.console import amount, print_json, stdout, table
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.cli.outcome import require_bundle
+from wanedge.commands import format_bytes, print_json, require_bundle, stdout, table
 
 if TYPE_CHECKING:
     from wanedge.cli.contents import Component, StateGroup, Summary
@@ -46,7 +45,7 @@ def inspect(
 def _print(bundle: Path, s: "Summary") -> None:
     note = f" ({s.weights_note})" if s.weights_note else ""
     typer.echo(
-        f"{bundle}: model {s.model}, {s.weights} weights{note}, {amount(s.total_bytes)} in {len(s.files)} files\n"
+        f"{bundle}: model {s.model}, {s.weights} weights{note}, {format_bytes(s.total_bytes)} in {len(s.files)} files\n"
         f"made by wanedge {s.made.wanedge} on {s.made.date:%Y-%m-%d} with: {s.made.command}"
     )
     console = stdout()
@@ -64,7 +63,7 @@ def _variants(s: "Summary") -> Table:
 def _components(s: "Summary") -> Table:
     columns = ("component", "profile", "opset", "graph", "weights", "state", "")
     rows = [_component(c) for c in s.components]
-    total = ("total, a shared file once", "", "", amount(s.graph_bytes), amount(s.weight_bytes), "", "")
+    total = ("total, a shared file once", "", "", format_bytes(s.graph_bytes), format_bytes(s.weight_bytes), "", "")
     return table(f"Components of {s.variant}", columns, [*rows, total], {"opset", "graph", "weights", "state"})
 
 
@@ -72,7 +71,7 @@ def _component(c: "Component") -> tuple[str, ...]:
     remarks = [f"shares weights with {', '.join(c.shares_weights_with)}"] if c.shares_weights_with else []
     if not c.streams:
         remarks.append("not used by a session")
-    sizes = (amount(c.graph_bytes), amount(c.weight_bytes), amount(c.state_bytes))
+    sizes = (format_bytes(c.graph_bytes), format_bytes(c.weight_bytes), format_bytes(c.state_bytes))
     return (c.name, c.profile, str(c.opset), *sizes, "; ".join(remarks))
 
 
@@ -89,13 +88,21 @@ def _tensors(s: "Summary") -> Table:
 def _states(s: "Summary") -> Table:
     columns = ("component", "states", "dtype", "shape", "update", "initial", "count", "bytes")
     rows = [(c.name, *_state(group)) for c in s.components for group in c.states]
-    total = ("held by one session", "", "", "", "", "", "", amount(s.session_state_bytes))
+    total = ("held by one session", "", "", "", "", "", "", format_bytes(s.session_state_bytes))
     title = "States (bytes in memory; a swapped state is held twice)"
     return table(title, columns, [*rows, total], numbers={"initial", "count", "bytes"})
 
 
 def _state(g: "StateGroup") -> tuple[str, ...]:
-    return (", ".join(g.names), g.dtype, _shape(g.shape), g.update, f"{g.initial:g}", str(g.count), amount(g.bytes))
+    return (
+        ", ".join(g.names),
+        g.dtype,
+        _shape(g.shape),
+        g.update,
+        f"{g.initial:g}",
+        str(g.count),
+        format_bytes(g.bytes),
+    )
 
 
 def _unit(s: "Summary") -> Table:
@@ -114,8 +121,8 @@ def _caches(s: "Summary") -> Table:
 
 
 def _files(s: "Summary") -> Table:
-    rows = [(f.path, amount(f.bytes), f.sha256[:12]) for f in s.files]
-    return table("Files", ("file", "bytes", "SHA-256"), [*rows, ("total", amount(s.total_bytes), "")], {"bytes"})
+    rows = [(f.path, format_bytes(f.bytes), f.sha256[:12]) for f in s.files]
+    return table("Files", ("file", "bytes", "SHA-256"), [*rows, ("total", format_bytes(s.total_bytes), "")], {"bytes"})
 
 
 def _shape(shape: tuple[int | str, ...]) -> str:
@@ -123,7 +130,7 @@ def _shape(shape: tuple[int | str, ...]) -> str:
 
 
 def _held(count: int | None) -> str:
-    return "unknown" if count is None else amount(count)
+    return "unknown" if count is None else format_bytes(count)
 
 
 def _span(first: int, slots: int) -> str:

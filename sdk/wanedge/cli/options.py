@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wanedge.cli.outcome import Misuse
+from wanedge.commands import Misuse
 
 if TYPE_CHECKING:
     from wanedge_runtimes.runtime import RuntimeOptions

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from wanedge.cli.console import print_json
 from wanedge.cli.options import (
     BundleArgument,
     JsonOption,
@@ -14,7 +13,7 @@ from wanedge.cli.options import (
     VariantOption,
     runtime_options,
 )
-from wanedge.cli.outcome import Misuse, require_bundle, require_file, require_folder_of
+from wanedge.commands import Misuse, print_json, require_bundle, require_file, require_folder_of
 
 if TYPE_CHECKING:
     from wanedge.cli.account import Account

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from wanedge.cli.console import print_json, stdout, table
 from wanedge.cli.options import JsonOption
+from wanedge.commands import print_json, stdout, table
 
 if TYPE_CHECKING:
     from wanedge_runtimes.targets import Service, Target

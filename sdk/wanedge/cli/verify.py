@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 
-from wanedge.cli.console import print_json, progress
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.cli.outcome import FAILED, require_bundle, require_file
+from wanedge.commands import FAILED, print_json, progress, require_bundle, require_file
 
 if TYPE_CHECKING:
     from wanedge.bundle import FileCheck, Report

@@ -20,8 +20,7 @@ from tests.acceptance.engines.building import take_records
 from tests.acceptance.engines.bundles import prepare
 from tests.acceptance.engines.measures import Measures, measures
 from tests.acceptance.engines.plan import CELLS, MODELS, Job, ModelName, jobs
-from wanedge.cli.console import print_json, stderr, stdout, table
-from wanedge.cli.outcome import FAILED, reported
+from wanedge.commands import FAILED, print_json, report_errors, stderr, stdout, table
 from wanedge.figures import Figures, machine_facts, made
 from wanedge_runtimes.tensorrt.library import import_library
 
@@ -40,7 +39,7 @@ def engines(
 
     python -m tests.acceptance.engines --model kiosk-tiny
     """
-    with reported():
+    with report_errors():
         chosen = _models(model or list(MODELS))
         library = str(import_library("tensorrt-rtx").__version__)
         found: Measures = {}

@@ -11,8 +11,7 @@ from samples.kiosk.evaluation.commit import commit
 
 from tests.acceptance.quantization.power import GateBench, Trial, power, run_trials
 from wanedge.bundle import Bundle
-from wanedge.cli.console import progress, stdout, table
-from wanedge.cli.outcome import reported
+from wanedge.commands import progress, report_errors, stdout, table
 from wanedge.figures import Figures, machine_facts, made
 from wanedge_calibration.clips import find_clips
 from wanedge_calibration.quantize import Source
@@ -30,7 +29,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where gate.json goes.")] = Path("out/gate"),
 ) -> None:
     """Sabotage and re-quantize a bundle many times, and judge each by the gate."""
-    with reported():
+    with report_errors():
         judge = Gate.read(gate) if gate else DEFAULTS["int8"]
         source = Source.of(Bundle.open(bundle))
         with TemporaryDirectory(prefix="wanedge-gate-") as folder, progress() as display:

@@ -20,7 +20,7 @@ from samples.kiosk.data.speech.world import World
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
-from wanedge.cli.outcome import Misuse, reported
+from wanedge.commands import Misuse, report_errors
 from wanedge.config import FRAMES_PER_UNIT
 from wanedge.units import UserUnit
 from wanedge_calibration.clips import save_units
@@ -37,7 +37,7 @@ def main(
     units: Annotated[int, typer.Option(min=1, help="Of 160 ms, of each clip.")] = 125,
 ) -> None:
     """Write clips, and print the world text that they belong to."""
-    with reported():
+    with report_errors():
         if split not in HEARD:
             raise Misuse(f"there is no split {split!r}", hint=f"--split, one of: {', '.join(HEARD)}")
         write_clips(folder, split, count, units, lambda name: typer.echo(name, err=True))

@@ -20,8 +20,7 @@ from tests.acceptance.quantization.feeds import recorded
 from tests.acceptance.quantization.modelopt_venv import VENV, installed
 from tests.acceptance.quantization.side_by_side import Judged, Made, Way, by_modelopt, by_wanedge, dequantized, judge
 from wanedge.bundle import Bundle
-from wanedge.cli.console import stdout, table
-from wanedge.cli.outcome import Misuse, reported
+from wanedge.commands import Misuse, report_errors, stdout, table
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_calibration.clips import find_clips
@@ -39,7 +38,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the figures go.")] = Path("out/modelopt"),
 ) -> None:
     """Quantize one component of a bundle both ways and print them side by side."""
-    with reported():
+    with report_errors():
         if component not in STREAMING_COMPONENTS:
             raise Misuse(f"there is no component {component!r}", hint=f"one of: {', '.join(STREAMING_COMPONENTS)}")
         opened, python = Bundle.open(bundle), installed(VENV)

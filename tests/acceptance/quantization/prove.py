@@ -29,8 +29,7 @@ from tests.acceptance.quantization.clips import world_of, write_clips
 from tests.acceptance.quantization.power import GateBench, Trial, power, power_streamed, run_trials
 from tests.acceptance.quantization.shaken import shaken
 from wanedge.bundle import Bundle
-from wanedge.cli.console import stdout, table
-from wanedge.cli.outcome import FAILED, Misuse, reported
+from wanedge.commands import FAILED, Misuse, report_errors, stdout, table
 from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.clips import clip_units, find_clips
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
@@ -85,7 +84,7 @@ def main(
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a bar is missed.")] = False,
 ) -> None:
     """Measure everything that is claimed of the quantized kiosk guide, and write the figures."""
-    with reported():
+    with report_errors():
         digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         proof = Proof(weights, work / digest[:12], QUICK if quick else FULL, quick, hours, workers)
         found: Measures = {}

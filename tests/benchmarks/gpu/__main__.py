@@ -17,7 +17,7 @@ from tests.benchmarks.gpu.compare import Measures, agree, measures, timed
 from tests.benchmarks.gpu.report import gpu_table
 from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, Way, obstacle
 from wanedge.bundle import Bundle
-from wanedge.cli.outcome import FAILED, reported, require_bundle, require_file
+from wanedge.commands import FAILED, report_errors, require_bundle, require_file
 from wanedge.figures import Figures, machine_facts, made
 from wanedge.model import Model
 from wanedge_runtimes.doctor import Facts, collect
@@ -43,7 +43,7 @@ def gpu(
 
     python -m tests.benchmarks.gpu kiosk.wanedge --units 300
     """
-    with reported():
+    with report_errors():
         opened = Bundle.open(require_bundle(bundle))
         facts = collect()
         found = Found(Machine.of(facts), facts.onnxruntime.providers, _torch_cuda())
