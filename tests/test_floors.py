@@ -88,6 +88,13 @@ def test_the_thin_floors_never_import_torch_or_onnx(package: str) -> None:
     assert [(file, name) for file, name in arrows(package) if name in EXPORT_ONLY] == []
 
 
+def test_every_record_is_strict() -> None:
+    """One base model, so that no file or report silently drops a field that it does not know."""
+    paths = [path for folder in PACKAGES.values() for path in folder.rglob("*.py")]
+    own = [str(path.relative_to(ROOT)) for path in paths if "(BaseModel" in path.read_text("utf-8")]
+    assert own == ["runtimes/wanedge_runtimes/strict.py"]
+
+
 def test_importing_the_sdk_loads_neither_torch_nor_onnx() -> None:
     """What the source says and what really happens may differ: dependencies import, too."""
     code = "import sys, wanedge, wanedge.session, wanedge.cli; print(sorted({m.split('.')[0] for m in sys.modules}))"

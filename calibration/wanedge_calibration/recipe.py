@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.calibrators import KEPT, Method
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.sites import Site
+from wanedge_runtimes.strict import Strict
 
 Form = Literal["cpu", "tensorrt"]
 Precision = Literal["int8", "fp8"]
@@ -29,11 +30,7 @@ Mode = Literal["int8", "fp8", "int8-weights", "fp16-weights", "fp32"]
 """int8, fp8: activation and weight. int8-weights, fp16-weights: stored small, widened at load. fp32: left alone."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """Everything that decides a quantized variant, besides the float graphs and the calibration file.
 
     form: "cpu" for ONNX Runtime's integer kernels, "tensorrt" for explicit Q/DQ.

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from wanedge_runtimes.strict import Strict
 
 _LIBRARY = {"Windows": "nvcuda.dll", "Linux": "libcuda.so.1"}
 _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
@@ -15,11 +15,7 @@ _DRIVER_VERSION = Path("/proc/driver/nvidia/version")
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Gpu(_Strict):
+class Gpu(Strict):
     """One GPU. capability: e.g. "8.7" (Orin). memory: bytes."""
 
     name: str
@@ -27,7 +23,7 @@ class Gpu(_Strict):
     memory: int
 
 
-class Nvidia(_Strict):
+class Nvidia(Strict):
     """The driver library was found. cuda: the newest CUDA it serves. error: why it did not answer."""
 
     driver: str | None = None

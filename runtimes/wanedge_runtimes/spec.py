@@ -6,7 +6,9 @@ A `GraphSpec` travels inside a bundle's manifest, so it is pydantic and rejects 
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from wanedge_runtimes.strict import Strict
 
 DType = Literal["float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool"]
 Dim = int | str  # an axis is a fixed size or a named dynamic size
@@ -14,11 +16,7 @@ Update = Literal["in_place", "swap"]
 Profile = Literal["portable", "decomposed"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TensorSpec(_Strict):
+class TensorSpec(Strict):
     """A graph input or output.
 
     `shape` holds sizes and names; a name is a dynamic axis, such as "S" for the number of new tokens.
@@ -33,7 +31,7 @@ class TensorSpec(_Strict):
         return tuple(dims[d] if isinstance(d, str) else d for d in self.shape)
 
 
-class StateSpec(_Strict):
+class StateSpec(Strict):
     """A tensor that lives from unit to unit.
 
     in_place: the graph's output is written into the input's own memory (KV caches with TensorScatter).
@@ -49,7 +47,7 @@ class StateSpec(_Strict):
     update: Update
 
 
-class GraphSpec(_Strict):
+class GraphSpec(Strict):
     """One exported graph: what goes in, what comes out, what stays.
 
     `profile` is "portable" (opset 24, Attention and TensorScatter) or "decomposed" (opset <= 20, basic operators).

@@ -3,17 +3,14 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from wanedge.atomic import staged_file
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.strict import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Linted(_Strict):
+class Linted(Strict):
     """The fp16 graphs against one target's rules."""
 
     target: str
@@ -23,7 +20,7 @@ class Linted(_Strict):
     warnings: int
 
 
-class EngineRow(_Strict):
+class EngineRow(Strict):
     """One engine. seconds: of its build. layers: kinds in the network, with their number."""
 
     target: str
@@ -35,7 +32,7 @@ class EngineRow(_Strict):
     layers: dict[str, int]
 
 
-class EnginesRun(_Strict):
+class EnginesRun(Strict):
     """note: what the bundle says of its weights, which decides whether these are its engines.
 
     library: TensorRT-RTX with its version. absent: why nothing was built here; empty where engines were.

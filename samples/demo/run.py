@@ -5,19 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, JsonValue, ValidationError
+from pydantic import FiniteFloat, JsonValue, ValidationError
 
 from samples.demo.engines import EnginesRun
 from wanedge.figures import Figures
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.strict import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Said(_Strict):
+class Said(Strict):
     """Words of the visitor and when they are heard, in seconds of the clip. due: the right reply, if there is one."""
 
     start_s: FiniteFloat
@@ -27,7 +24,7 @@ class Said(_Strict):
     due: str = ""
 
 
-class Transcript(_Strict):
+class Transcript(Strict):
     """What is said in a clip; samples/media/visitor.json.
 
     credit: authors and licence of the clip. world: the world text that belongs to it; None for any.

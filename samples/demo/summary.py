@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
 from samples.demo.engines import EnginesRun
 from samples.demo.run import DemoRun
 from wanedge.atomic import staged_file
 from wanedge.config import UNIT_MS
 from wanedge.figures import Interval, percentile
+from wanedge_runtimes.strict import Strict
 
 # What happens once, at the start: the allocator's pools fill, every ring's pages are touched the first time.
 WARM_UP_UNITS = 25
@@ -20,11 +21,7 @@ AFTER_EMISSION = "commit"
 MB = 1e6
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Latency(_Strict):
+class Latency(Strict):
     """Milliseconds from a complete user unit to its agent unit decoded."""
 
     p50: float
@@ -33,7 +30,7 @@ class Latency(_Strict):
     max: float
 
 
-class Memory(_Strict):
+class Memory(Strict):
     """Resident memory in MB. growth_mb: from the end of the warm-up to the end."""
 
     first_mb: float
@@ -42,7 +39,7 @@ class Memory(_Strict):
     growth_mb: float
 
 
-class Summary(_Strict):
+class Summary(Strict):
     """The numbers of a run.
 
     realtime_factor: time spent computing over media time; below 1 the machine keeps up.

@@ -5,18 +5,16 @@ What the Wan-Streamer papers fix is marked "paper"; everything else is this proj
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
+
+from wanedge_runtimes.strict import Strict
 
 UNIT_MS = 160  # paper: the streaming unit
 FPS = 25  # paper: so a unit holds 4 video frames
 FRAMES_PER_UNIT = UNIT_MS * FPS // 1000
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AudioConfig(_Strict):
+class AudioConfig(Strict):
     """Audio codecs. Networks run at frame rate; samples exist only in fixed transforms.
 
     sample_rate: Hz, one channel. hop: samples per network frame. window: samples seen by one frame's transform.
@@ -56,7 +54,7 @@ class AudioConfig(_Strict):
         return self
 
 
-class VideoConfig(_Strict):
+class VideoConfig(Strict):
     """Video codec of one side. `stride` is the pixels per token along each axis."""
 
     height: PositiveInt
@@ -85,7 +83,7 @@ class VideoConfig(_Strict):
         return self
 
 
-class TextConfig(_Strict):
+class TextConfig(Strict):
     """Text slots per unit and the vocabulary. State tokens are part of the vocabulary."""
 
     vocabulary: PositiveInt = 1024
@@ -94,7 +92,7 @@ class TextConfig(_Strict):
     states: tuple[str, ...] = ("<idle>", "<listen>", "<speak>", "<stop>")
 
 
-class BackboneConfig(_Strict):
+class BackboneConfig(Strict):
     """The one Transformer, after Qwen3: RMSNorm, SwiGLU, grouped-query attention, q/k norm, RoPE.
 
     windows: window name -> units that a layer of that window sees, the current one included.
@@ -132,13 +130,13 @@ class BackboneConfig(_Strict):
         return self
 
 
-class FlowConfig(_Strict):
+class FlowConfig(Strict):
     """The solver. Euler steps of joint conditional flow matching from t = 1 (noise) to t = 0 (paper)."""
 
     steps: PositiveInt = 2
 
 
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """Everything that fixes a model's graphs and its rhythm.
 
     prefill: slots pinned in front of every cache for the world text (paper v0.3 prefills it once).

@@ -22,8 +22,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     FiniteFloat,
     JsonValue,
@@ -38,6 +36,7 @@ from pydantic import (
 from wanedge.atomic import staged_file
 from wanedge_runtimes.doctor.machine import collect
 from wanedge_runtimes.errors import InputError, WanEdgeError
+from wanedge_runtimes.strict import Strict
 
 Comparison = Callable[[float, float], bool]
 Statistic = Callable[..., float]
@@ -54,11 +53,7 @@ class FiguresError(WanEdgeError):
     """A file of figures cannot be read or written."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Measure(_Strict):
+class Measure(Strict, strict=True):
     """One measured number.
 
     value: None where nothing could be measured, and then n is 0 and a bar is missed.
@@ -121,7 +116,7 @@ def parse_bar(bar: str) -> tuple[Comparison, float]:
     return _COMPARISONS[found[1]], float(found[2])
 
 
-class Made(_Strict):
+class Made(Strict, strict=True):
     """How the figures came about. commit, model_sha256: None where there is no repository or no model."""
 
     command: str = Field(min_length=1)
@@ -130,7 +125,7 @@ class Made(_Strict):
     model_sha256: str | None = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class Figures(_Strict):
+class Figures(Strict, strict=True):
     """A file of figures."""
 
     machine: dict[str, JsonValue]

@@ -7,17 +7,16 @@
 
 import hashlib
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from wanedge.bundle import Bundle, BundleError, Variant
+from wanedge_runtimes.strict import Strict
 
 FLOAT = "fp32"
 
 
-class Verdict(BaseModel):
+class Verdict(Strict):
     """What validation said of a variant. graphs_sha256: of what it looked at, see `graphs_digest`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     variant: str
     passed: bool

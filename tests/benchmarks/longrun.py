@@ -14,13 +14,13 @@ from time import perf_counter
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
 from wanedge.bundle import Bundle
 from wanedge.cli.timing import made_up_user
 from wanedge.model import Model
 from wanedge.session import Session
 from wanedge_runtimes.runtime import RuntimeOptions
+from wanedge_runtimes.strict import Strict
 
 WORLD = "A bright lobby. The guide is friendly."
 EARLY = 200  # the unit to compare with: every ring has wrapped several times
@@ -29,7 +29,7 @@ PULL_TIMEOUT_S = 120.0
 _RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
 
 
-class LongRun(BaseModel):
+class LongRun(Strict):
     """early_ms, late_ms: unit times of a session at unit 200 and of one at the late unit, by turn.
 
     resident_kib: of the process by unit index, after garbage collection, up to the late unit.

@@ -16,21 +16,20 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from scipy import stats
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
 from wanedge.figures import CONFIDENCE, Interval
 from wanedge_calibration.errors import ValidationError as NotComparable
+from wanedge_runtimes.strict import Strict
 
 _ROUNDS = 4000  # of the bootstrap over conversations
 
 
-class Outcomes(BaseModel):
+class Outcomes(Strict):
     """What an evaluation saw. outcomes: name -> item -> whether it went well. graphs_sha256: of the variant's files."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     wanedge_behaviour: Literal[1] = 1
     variant: str

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from pydantic import ValidationError as PydanticError
 
 from wanedge.figures import parse_bar
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_calibration.errors import ValidationError
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.strict import Strict
 
 _OUTPUTS = {
     "audio_snr_db": "dB",
@@ -58,10 +59,8 @@ def unit_of(name: str) -> str | None:
     return "points" if _BEHAVIOUR.fullmatch(name) else UNITS.get(name)
 
 
-class Gate(BaseModel):
+class Gate(Strict):
     """limits: measure -> bar, such as ">= 32"."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     limits: dict[str, str] = Field(min_length=1)
 

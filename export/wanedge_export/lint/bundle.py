@@ -1,19 +1,18 @@
 """The graphs of a bundle against the rules of one target."""
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from wanedge.bundle import Bundle, Variant
 from wanedge_export.lint.graph import Graph
 from wanedge_export.lint.rule import Finding
 from wanedge_export.lint.rules import lint_graph
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.strict import Strict
 from wanedge_runtimes.targets import Library, Target
 
 
-class LintReport(BaseModel):
+class LintReport(Strict):
     """findings: errors first. graphs: how many were looked at."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: str
     library: str

@@ -5,22 +5,20 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from onnx import NodeProto
-from pydantic import BaseModel, ConfigDict
 
 from wanedge_export.lint.graph import Graph, label
+from wanedge_runtimes.strict import Strict
 from wanedge_runtimes.targets import Library, LibraryName, Target, release
 
 Level = Literal["error", "warning"]
 NONE_KNOWN = "none known"
 
 
-class Finding(BaseModel):
+class Finding(Strict):
     """error: the target refuses the graph or computes something else. warning: slower or less exact than it could be.
 
     lifted: the first version (or hardware) without the limit. mend: what to do about it here.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     component: str
     node: str

@@ -7,20 +7,19 @@ report.runs        # the targets whose engines run here
 report.ok          # no finding of level "error"
 """
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import computed_field
 
 from wanedge_runtimes.doctor.facts import Facts
 from wanedge_runtimes.doctor.finding import Finding
 from wanedge_runtimes.doctor.findings import diagnose
 from wanedge_runtimes.doctor.machine import collect
+from wanedge_runtimes.strict import Strict
 
 __all__ = ["Facts", "Finding", "Report", "collect", "diagnose", "doctor", "examine"]
 
 
-class Report(BaseModel):
+class Report(Strict):
     """Facts and what follows from them. lints, builds, runs: the targets that this machine can do that for."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     facts: Facts
     findings: tuple[Finding, ...]

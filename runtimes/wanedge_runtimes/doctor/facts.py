@@ -1,15 +1,12 @@
 """The facts that decide whether and how fast wanedge runs here. Data only; None means unknown."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from wanedge_runtimes.nvidia import Nvidia
+from wanedge_runtimes.strict import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Cpu(_Strict):
+class Cpu(Strict):
     """cores: what the machine has. usable: what affinity and container quota leave. isa: extensions that matter."""
 
     model: str | None
@@ -23,7 +20,7 @@ class Cpu(_Strict):
         return max(1, int(self.usable))
 
 
-class OnnxRuntime(_Strict):
+class OnnxRuntime(Strict):
     """The importable onnxruntime. error: why it does not import, although a package is installed."""
 
     version: str | None = None
@@ -31,14 +28,14 @@ class OnnxRuntime(_Strict):
     error: str | None = None
 
 
-class ImportedLibrary(_Strict):
+class ImportedLibrary(Strict):
     """TensorRT or TensorRT-RTX as it imports. error: why it does not."""
 
     version: str | None = None
     error: str | None = None
 
 
-class Jetson(_Strict):
+class Jetson(Strict):
     """l4t: Jetson Linux, e.g. "36.4.3". jetpack: e.g. "6.2", None where it is not known.
 
     power_mode: number of the current nvpmodel mode. power_modes: number -> name. gpu_hz: lowest and highest clock.
@@ -48,12 +45,12 @@ class Jetson(_Strict):
     l4t: str
     jetpack: str | None
     power_mode: int | None = None
-    power_modes: dict[int, str] = {}
+    power_modes: dict[int, str] = Field(default_factory=dict)
     gpu_hz: tuple[int | None, int | None] | None = None
     dla: bool
 
 
-class Facts(_Strict):
+class Facts(Strict):
     """memory and disk in bytes, disk at the working directory.
 
     board: e.g. "NVIDIA Jetson AGX Orin". packages: distribution -> version, installed ones only.
@@ -73,5 +70,5 @@ class Facts(_Strict):
     modules: tuple[str, ...]
     onnxruntime: OnnxRuntime
     nvidia: Nvidia | None
-    libraries: dict[str, ImportedLibrary] = {}
+    libraries: dict[str, ImportedLibrary] = Field(default_factory=dict)
     jetson: Jetson | None = None

@@ -2,18 +2,16 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from wanedge_runtimes.strict import Strict
 
 Level = Literal["error", "warning", "note"]
 
 
-class Finding(BaseModel):
+class Finding(Strict):
     """error: nothing runs. warning: it runs, less well than it could. note: an option that is not there.
 
     fix: the command, or where there is none, the thing to do.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     level: Level
     what: str

@@ -3,21 +3,18 @@
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import Profile
+from wanedge_runtimes.strict import Strict
 
 LibraryName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "nvfp4"]
 Arch = Literal["x86_64", "aarch64"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Library(_Strict):
+class Library(Strict):
     """A runtime library at the version that a target has. version: as far as it is fixed, e.g. "10.3" or "1.7"."""
 
     name: LibraryName
@@ -27,7 +24,7 @@ class Library(_Strict):
         return f"{self.name} {self.version}"
 
 
-class Target(_Strict):
+class Target(Strict):
     """A kind of device.
 
     sm: CUDA compute capability, e.g. "8.7"; None for the CPU. arch: of the host processor, None for any.

@@ -2,18 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from wanedge_runtimes.spec import DType
+from wanedge_runtimes.strict import Strict
 
 Compatibility = Literal["none", "same-compute-capability", "ampere-plus"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EngineTensor(_Strict):
+class EngineTensor(Strict):
     """An input or output of the engine.
 
     shape: -1 for a dynamic axis. alias: of an output, the input in whose memory it must lie (a cache), else None.
@@ -26,7 +23,7 @@ class EngineTensor(_Strict):
     alias: str | None = None
 
 
-class EngineInfo(_Strict):
+class EngineInfo(Strict):
     """One built engine.
 
     library, version: what built it, to the build number. sm: compute capabilities it was built for.

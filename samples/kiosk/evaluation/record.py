@@ -4,18 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import FiniteFloat, ValidationError
 
 from samples.kiosk.data.speech.world import World
 from samples.kiosk.evaluation.items import Purpose
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.strict import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Asked(_Strict):
+class Asked(Strict):
     """Something the visitor said, in units of its speech. cuts_in: while the guide was speaking."""
 
     first_unit: int
@@ -27,14 +24,14 @@ class Asked(_Strict):
     cuts_in: bool = False
 
 
-class Came(_Strict):
+class Came(Strict):
     """Somebody who appeared in a unit, and is gone, or the conversation over, in another."""
 
     unit: int
     until: int
 
 
-class Record(_Strict):
+class Record(Strict):
     """A conversation with the guide. All lists but asked and came are by unit; envelope and mouth hold 4 a unit.
 
     key: the item's. texts, states, level_dbfs: of the guide's units. brightness_db: of those with sound.

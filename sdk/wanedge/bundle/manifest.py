@@ -8,13 +8,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from wanedge.bundle import paths
 from wanedge.bundle.errors import BundleError, DamagedBundle, UnsafePath, UnsupportedBundle
 from wanedge.config import ModelConfig
 from wanedge_runtimes.spec import GraphSpec, Profile
+from wanedge_runtimes.strict import Strict
 from wanedge_runtimes.tensorrt.engine import EngineInfo
 
 SCHEMA_VERSION = 1
@@ -37,11 +38,7 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Made(_Strict):
+class Made(Strict):
     """Who made the bundle: wanedge's version, when, and the command. Given, so that builds can be repeated."""
 
     wanedge: str
@@ -56,14 +53,14 @@ class Made(_Strict):
         return cls(wanedge=version("wanedge"), date=date, command=command)
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """Content of one file: SHA-256 in lower-case hex, and its size."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0, le=2**62, strict=True)
 
 
-class GraphFiles(_Strict):
+class GraphFiles(Strict):
     """One component's files in one variant.
 
     graph: the ONNX graph or the engine. data: its external weights, if any. spec: which of the component's
@@ -75,7 +72,7 @@ class GraphFiles(_Strict):
     spec: str
 
 
-class Variant(_Strict):
+class Variant(Strict):
     """One way to run the model: a precision, on a runtime, for a target. `graphs` is by component.
 
     engines: by component, what each engine is; then `graphs` holds engines. Empty where it holds ONNX graphs.
@@ -106,7 +103,7 @@ class Variant(_Strict):
         return f"{self.name} ({self.precision}, {self.runtime}, {self.target}, {self.profile})"
 
 
-class Contents(_Strict):
+class Contents(Strict):
     """Everything a manifest says except which files there are.
 
     weights: whether the model was trained or only initialised; `weights_note` says more in plain words.

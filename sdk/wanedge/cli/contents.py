@@ -3,23 +3,18 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from wanedge.bundle import BundleError, Made, Manifest, Variant
 from wanedge.commands import require_variant
 from wanedge.config import UNIT_MS, ModelConfig
 from wanedge.layout import UnitLayout, backbone_rings
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_runtimes.spec import GraphSpec, Profile, StateSpec, TensorSpec, Update, itemsize
+from wanedge_runtimes.strict import Strict
 
 _KV = ("key", "value")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StateGroup(_Strict):
+class StateGroup(Strict):
     """States of one component that are alike. bytes: in memory, all of them; a swapped state is two buffers."""
 
     names: tuple[str, ...]
@@ -34,7 +29,7 @@ class StateGroup(_Strict):
         return len(self.names)
 
 
-class Component(_Strict):
+class Component(Strict):
     """One graph of the variant. graph_bytes: the ONNX file or engine. weight_bytes: its external weights.
 
     shares_weights_with: components that name one of the same weight files.
@@ -56,7 +51,7 @@ class Component(_Strict):
     state_bytes: int
 
 
-class Part(_Strict):
+class Part(Strict):
     """A run of slots of the unit."""
 
     name: str
@@ -64,13 +59,13 @@ class Part(_Strict):
     slots: int
 
 
-class Unit(_Strict):
+class Unit(Strict):
     ms: int
     slots: int
     parts: tuple[Part, ...]
 
 
-class Cache(_Strict):
+class Cache(Strict):
     """The ring of all backbone layers with one window, in slots. seconds: what the window looks back on.
 
     bytes: keys and values of all `layers` of one session; None when the backbone's states are not named as keys and
@@ -87,7 +82,7 @@ class Cache(_Strict):
     bytes: int | None
 
 
-class VariantLine(_Strict):
+class VariantLine(Strict):
     """One variant. components: how many graphs it has."""
 
     name: str
@@ -98,13 +93,13 @@ class VariantLine(_Strict):
     components: int
 
 
-class FileLine(_Strict):
+class FileLine(Strict):
     path: str
     bytes: int
     sha256: str
 
 
-class Summary(_Strict):
+class Summary(Strict):
     """Of the bundle, and of one variant in detail.
 
     graph_bytes, weight_bytes: of the described variant, every file once. session_state_bytes: memory that every

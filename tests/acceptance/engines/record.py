@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import FiniteFloat, ValidationError
 from samples.kiosk.evaluation.record import whole_lines
 
 from tests.acceptance.engines.plan import Job
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.strict import Strict
 
 
-class Record(BaseModel):
+class Record(Strict):
     """One graph for one device.
 
     graph: as in `Job`. library: of TensorRT-RTX, to the build number.
@@ -22,8 +23,6 @@ class Record(BaseModel):
     engine_bytes: 0 where there is none. sha256: of every build's bytes; two builds of what was to be built.
     layers: kinds in the parsed network, with their number; empty where there is no engine.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     target: str
