@@ -9,15 +9,16 @@ from typing import TypeVar
 
 from samples.demo.run import ComponentRow, DemoRun, Transcript
 from samples.demo.shipped import ROOT, Scene
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.cli.conversation import converse, witnessed
 from wanedge.config import FPS
-from wanedge.figures import Figures, machine_facts
 from wanedge.media.files import read_media
 from wanedge.media.mp4 import Mp4Writer
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.session import Session
 from wanedge.units import AgentUnit, UserUnit
+from wanedge_calibration.results import Results
 
 SEED = 0
 EVALUATION = ROOT / "docs" / "figures" / "evaluation.json"
@@ -61,7 +62,7 @@ def stream_clip(bundle: Bundle, shown: Scene, reply: Path, log: Log) -> DemoRun:
         components=_component_rows(bundle, model),
         transcript=Transcript.read(shown.clip.with_suffix(".json")),
         world=shown.world,
-        evaluation=Figures.read(EVALUATION) if EVALUATION.exists() and shown.weights else None,
+        evaluation=Results.read(EVALUATION) if EVALUATION.exists() and shown.weights else None,
     )
 
 

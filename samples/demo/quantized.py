@@ -4,7 +4,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from wanedge.figures import Figures, Measure
+from wanedge_calibration.results import Measure, Results
 
 REPORT = "quantized"  # folder beside the demo's report
 _SHOWN = {
@@ -22,7 +22,7 @@ def quantized(out: Path) -> str:
     folder = out / REPORT
     if not (folder / "validation.json").is_file():
         return ""
-    figures, verdict = Figures.read(folder / "validation.json"), _verdict(folder)
+    figures, verdict = Results.read(folder / "validation.json"), _verdict(folder)
     rows = "".join(_row(name, figures.measures[name]) for name in _SHOWN if name in figures.measures)
     missed = ", ".join(sorted(figures.missed))
     why = f" Missed: {escape(missed)}." if missed else ""
@@ -42,7 +42,7 @@ def _row(name: str, measure: Measure) -> str:
     value = "not measured" if measure.value is None else f"{measure.value:.4g}{unit}"
     return (
         f"<tr><td>{escape(_SHOWN[name])}<div><code>{escape(name)}</code></div></td>"
-        f"<td class='number'>{escape(value)}</td><td class='number'>{escape(measure.bar or '')}</td></tr>"
+        f"<td class='number'>{escape(value)}</td><td class='number'>{escape(measure.threshold or '')}</td></tr>"
     )
 
 

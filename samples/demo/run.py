@@ -8,8 +8,8 @@ from typing import Literal, Self
 from pydantic import FiniteFloat, JsonValue, ValidationError
 
 from samples.demo.engines import EnginesRun
-from wanedge.figures import Figures
 from wanedge.units import AgentUnit, UserUnit
+from wanedge_calibration.results import Results
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.strict import Strict
 
@@ -65,7 +65,7 @@ class DemoRun:
 
     units: the agent's answers, in order. user_units: what they answer, of the same indices.
     wall_s: seconds from the first push to the last unit. memory: (unit index, resident bytes), in order.
-    weights: whether the model was trained. machine: `wanedge.figures.machine_facts()`. world: the world text.
+    weights: whether the model was trained. machine: `wanedge.benchmark.machine_facts()`. world: the world text.
     evaluation: how the shipped guide was judged, docs/figures/evaluation.json; None where that is not there.
     engines: what was linted and built; None where the demo did not look.
     """
@@ -82,7 +82,7 @@ class DemoRun:
     components: Sequence[ComponentRow]
     transcript: Transcript
     world: str = ""
-    evaluation: Figures | None = None
+    evaluation: Results | None = None
     engines: EnginesRun | None = None
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from samples.demo.run import DemoRun
 from samples.demo.summary import AFTER_EMISSION, MB, WARM_UP_UNITS, Summary, latency_percentile
 from samples.kiosk.evaluation.chart import Axis, Chart
 from wanedge.config import UNIT_MS
-from wanedge.figures import Interval
+from wanedge_calibration.statistics import Interval
 
 # A chart that starts at zero and holds the 160 ms line; what is higher is cut off and counted.
 _LATENCY_TOP_MS = 480.0

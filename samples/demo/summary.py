@@ -9,7 +9,7 @@ from samples.demo.engines import EnginesRun
 from samples.demo.run import DemoRun
 from wanedge.atomic import staged_file
 from wanedge.config import UNIT_MS
-from wanedge.figures import Interval, percentile
+from wanedge_calibration.statistics import Interval, percentile
 from wanedge_runtimes.strict import Strict
 
 # What happens once, at the start: the allocator's pools fill, every ring's pages are touched the first time.

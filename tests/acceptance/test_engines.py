@@ -55,15 +55,15 @@ def test_shares_count_what_repeats_and_what_the_linter_foresaw() -> None:
     assert found["rebuilt_identical_backbone"].value == 1.0
     assert found["rebuilt_identical_flow_in"].value == 0.0
     assert found["build_seconds"].value == 4.0
-    assert found["backbone_cache_updates"].met
-    assert found["backbone_attentions"].met
+    assert found["backbone_cache_updates"].passed
+    assert found["backbone_attentions"].passed
     assert found["rtx_40_fp16_lint_warnings"].value == 2.0
 
 
 def test_a_refused_graph_and_a_lost_cache_miss_their_bars() -> None:
     found = measures([record(layers={"MATRIX_MULTIPLY": 3}), record("flow_in", **REFUSED)], (CELL,), layers=4)
-    assert found["graphs_built"].met is False
-    assert found["backbone_cache_updates"].met is False
+    assert found["graphs_built"].passed is False
+    assert found["backbone_cache_updates"].passed is False
     assert found["linter_agrees"].value == 0.5
 
 
@@ -72,7 +72,7 @@ def test_engines_are_compared_with_fp16_on_the_same_device() -> None:
     records = [record(), record(target="rtx-30", engine_bytes=9), record(precision="int8", engine_bytes=500)]
     found = measures(records, (CELL, int8), layers=4)
     assert found["rtx_40_int8_engine_over_fp16"].value == 0.5
-    assert found["rtx_40_int8_engine_over_fp16"].met
+    assert found["rtx_40_int8_engine_over_fp16"].passed
     assert "rtx_40_fp16_engine_over_fp16" not in found
 
 

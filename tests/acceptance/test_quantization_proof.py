@@ -21,10 +21,10 @@ from tests.bundles import FILES, contents
 from tests.media import user_units
 from wanedge.bundle import Bundle, BundleWriter, Contents
 from wanedge.config import FRAMES_PER_UNIT
-from wanedge.figures import Figures, Measure
 from wanedge_calibration.clips import find_clips, save_units
 from wanedge_calibration.graph.sites import weights
 from wanedge_calibration.graph.storage import read_graph
+from wanedge_calibration.results import Measure, Results
 
 times = st.lists(st.floats(0.5, 500.0), min_size=1, max_size=40)
 
@@ -51,7 +51,7 @@ def test_paired_units_of_one_ratio_have_an_interval_of_that_ratio(theirs: list[f
     """However much the machine wavers: it wavers for both."""
     found = measured.time_ratio([t * factor for t in theirs], theirs, "<= 0.60")
     assert (found.value, found.low, found.high, found.n) == (factor, factor, factor, len(theirs))
-    assert found.met is (factor <= 0.6)
+    assert found.passed is (factor <= 0.6)
 
 
 @given(times, times)
@@ -85,7 +85,7 @@ def test_a_size_ratio_counts_the_bytes_of_each_variants_files(tmp_path: Path) ->
     embed = len(FILES["graphs/fp32/text_embed.onnx"])
     whole = embed + len(FILES["graphs/fp32/backbone.onnx"]) + len(FILES["graphs/fp32/backbone.weights"])
     assert measured.size_ratio(bundle, "int8", "fp32", None).value == embed / whole
-    assert measured.size_ratio(bundle, "fp32", "fp32", "<= 0.32").met is False
+    assert measured.size_ratio(bundle, "fp32", "fp32", "<= 0.32").passed is False
 
 
 def test_variants_are_timed_in_turns_and_without_the_warm_up(mini_bundle: Bundle) -> None:
@@ -122,7 +122,7 @@ def test_memory_growth_counts_the_units_after_the_first_pass(
     assert found.n == after
     assert (found.value is None) == (after == 0)
     if not after:  # nothing was measured, so nothing is met
-        assert found.met is False
+        assert found.passed is False
 
 
 def test_memory_growth_is_read_while_the_model_is_open(
@@ -150,7 +150,7 @@ def test_a_step_runs_once_for_a_bundle_and_a_size(tmp_path: Path) -> None:
 
     def step() -> dict[str, Measure]:
         runs.append(len(runs))
-        return {"found": Measure(value=float(len(runs)), unit="dB", low=0.5, n=7, bar=">= 1")}
+        return {"found": Measure(value=float(len(runs)), unit="dB", low=0.5, n=7, threshold=">= 1")}
 
     first = proof(tmp_path)
     assert first.kept("time", step) == first.kept("time", step) == proof(tmp_path).kept("time", step)
@@ -190,7 +190,7 @@ def test_what_was_not_run_is_not_in_the_file(tmp_path: Path) -> None:
     options = ("--weights", weights, "--work", tmp_path / "work", "--out", out, "--quick")
     done = run(prove.main, *options, "--skip", ",".join(name for name in steps if name != "size"))
     assert done.exit_code == 0, done.output
-    written = Figures.read(out)
+    written = Results.read(out)
     assert set(written.measures) == {"int8_bytes_over_fp32", "fp8_qdq_bytes_over_fp32"}
     assert written.machine["quick"] is True
 

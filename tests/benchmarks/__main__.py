@@ -20,12 +20,13 @@ from tests.benchmarks.longrun import LongRun
 from tests.benchmarks.paced import paced_latencies_ms
 from tests.benchmarks.plot import draw
 from tests.benchmarks.rounds import Timings, run_rounds
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle, BundleError
 from wanedge.commands import Misuse, report_errors, stdout, table
 from wanedge.config import PRESETS
-from wanedge.figures import Figures, machine_facts, made
 from wanedge.layout import UnitLayout
 from wanedge.model import Model
+from wanedge_calibration.results import Provenance, Results
 from wanedge_export.bundling import export_bundle, load_or_seed
 from wanedge_export.model import ReferenceModel
 from wanedge_runtimes.runtime import RuntimeOptions
@@ -62,7 +63,7 @@ def bench(
         found |= become.speed_floor(timings, floor)
         if long_run is not None:
             found |= become.long_session(long_run)
-        figures = Figures(
+        figures = Results(
             machine=machine_facts()
             | {
                 "threads": threads,
@@ -70,7 +71,9 @@ def bench(
                 "variant": model.variant,
                 "load_average": [list(load_before), list(os.getloadavg())],
             },
-            made=made(shlex.join(["python", "-m", "tests.benchmarks", *sys.argv[1:]]), commit(), opened.digest),
+            made=Provenance.now(
+                shlex.join(["python", "-m", "tests.benchmarks", *sys.argv[1:]]), commit(), opened.digest
+            ),
             measures=found,
         )
         figures.write(out / "bench.json")
@@ -162,14 +165,14 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def _print(figures: Figures) -> None:
+def _print(figures: Results) -> None:
     marks = {None: "", True: "met", False: "MISSED"}
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:,.3f}"
 
     rows = [
-        (name, number(m.value), m.unit, number(m.low), number(m.high), m.n, m.bar or "", marks[m.met])
+        (name, number(m.value), m.unit, number(m.low), number(m.high), m.n, m.threshold or "", marks[m.passed])
         for name, m in figures.measures.items()
     ]
     columns = ("measure", "value", "unit", "low", "high", "n", "bar", "")

@@ -10,8 +10,8 @@ import numpy as np
 
 from tests.benchmarks.growing import GrowingExecutable
 from tests.benchmarks.meter import Ran, metered
+from wanedge.benchmark import synthetic_user
 from wanedge.bundle import Bundle
-from wanedge.cli.timing import made_up_user
 from wanedge.model import Model
 from wanedge.session import Session
 from wanedge.streaming import Streamer
@@ -140,7 +140,7 @@ class BareWay:
         streamer = Streamer(measured, WORLD)
         for index in range(2):  # the second has a clean pass behind it
             log.ran.clear()
-            streamer.step(made_up_user(model.config, index, seed=0))
+            streamer.step(synthetic_user(model.config, index, seed=0))
         self._calls = [run.call for run in log.ran]
         self._streamer = streamer  # owns the state that the calls are bound to
 
@@ -180,7 +180,7 @@ def require_same_answers(ours: Model, theirs: Model, units: int = 3) -> None:
     """Raises BenchError unless both models give the same audio for the first units, to float32's rounding."""
     streams = [Streamer(model, WORLD) for model in (ours, theirs)]
     for index in range(units):
-        user = made_up_user(ours.config, index, seed=0)
+        user = synthetic_user(ours.config, index, seed=0)
         a, b = (stream.step(user).audio for stream in streams)
         difference = float(np.abs(a - b).max() / np.abs(a).max())
         if not difference <= SAME_AUDIO:

@@ -15,8 +15,8 @@ from typing import Annotated
 
 import typer
 
+from wanedge.benchmark import synthetic_user
 from wanedge.bundle import Bundle
-from wanedge.cli.timing import made_up_user
 from wanedge.model import Model
 from wanedge.session import Session
 from wanedge_runtimes.runtime import RuntimeOptions
@@ -74,7 +74,7 @@ def long_run(bundle: Path, late: int, turns: int, threads: int) -> Iterator[int 
 
 def run_units(session: Session, first: int) -> list[float]:
     """Wall times in ms of a block of units pushed and pulled back to back, each with the clean pass before it."""
-    users = [made_up_user(session.config, first + i, seed=0) for i in range(BLOCK)]
+    users = [synthetic_user(session.config, first + i, seed=0) for i in range(BLOCK)]
     moments = [perf_counter()]
     for user in users:
         session.push(audio=user.audio, video=user.frames)

@@ -12,7 +12,8 @@ from tests.benchmarks.longrun import LongRun
 from tests.benchmarks.meter import Work
 from tests.benchmarks.rounds import Timings
 from wanedge.config import UNIT_MS, ModelConfig
-from wanedge.figures import Measure, bootstrap, percentile
+from wanedge_calibration.results import Measure
+from wanedge_calibration.statistics import bootstrap, percentile
 
 Measures = dict[str, Measure]
 
@@ -41,7 +42,7 @@ def comparison(timings: Timings) -> Measures:
             continue
         ratio = timings.ratio(name, "session")
         assert ratio is not None, "only the growing cache leaves the race"
-        found[f"{name}_over_session"] = ratio.measure("ratio", bar="> 1" if name == "torch_eager" else None)
+        found[f"{name}_over_session"] = ratio.measure("ratio", threshold="> 1" if name == "torch_eager" else None)
     if "torch_compile" in timings.warm_ms:
         found["torch_compile_warm_up_s"] = Measure(value=timings.warm_ms["torch_compile"] / 1e3, unit="s")
     return found | _against_growing(timings)
@@ -74,10 +75,10 @@ def answers(timings: Timings, paced_ms: list[float], config: ModelConfig) -> Mea
     bars = {50: None, 95: "<= 120", 99: None}
     found = {f"response_latency_ms_p{p}": percentile(paced_ms, p).measure("ms", bar) for p, bar in bars.items()}
     realtime = bootstrap(np.mean, [unit.wall_ms / UNIT_MS for unit in units])
-    found["realtime_factor"] = realtime.measure("ratio", bar="<= 0.75")
+    found["realtime_factor"] = realtime.measure("ratio", threshold="<= 0.75")
     overhead = [1 - unit.graph_ms / unit.wall_ms for unit in units]
     found["session_overhead_p50"] = percentile(overhead, 50).measure("ratio")
-    found["session_overhead_p95"] = percentile(overhead, 95).measure("ratio", bar="<= 0.03")
+    found["session_overhead_p95"] = percentile(overhead, 95).measure("ratio", threshold="<= 0.03")
     hand_over = [unit.wall_ms - sum(unit.stages_ms.values()) for unit in units]
     found["session_hand_over_ms_p50"] = percentile(hand_over, 50).measure("ms")
     window = max(config.backbone.windows[name] for name in config.backbone.layout)
@@ -87,7 +88,7 @@ def answers(timings: Timings, paced_ms: list[float], config: ModelConfig) -> Mea
         ("agent_video_width", config.agent_video.width, "px", ">= 160"),
         ("audio_rate", config.audio.sample_rate, "Hz", ">= 16000"),
     ):
-        found[name] = Measure(value=value, unit=unit, bar=bar)
+        found[name] = Measure(value=value, unit=unit, threshold=bar)
     return found | _parts(units)
 
 
@@ -130,14 +131,14 @@ def long_session(run: LongRun) -> Measures:
     ratio = bootstrap(np.median, [np.median(late) / np.median(early) for late, early in turns])
     growth = (run.resident_kib[run.late] - run.resident_kib[run.early]) * 1024 / _MB
     return {
-        f"unit_{run.late}_over_unit_{run.early}": ratio.measure("ratio", bar="<= 1.03"),
-        "memory_growth_mb": Measure(value=growth, unit="MB", bar="< 2"),
+        f"unit_{run.late}_over_unit_{run.early}": ratio.measure("ratio", threshold="<= 1.03"),
+        "memory_growth_mb": Measure(value=growth, unit="MB", threshold="< 2"),
         "memory_mb": Measure(value=run.resident_kib[run.late] * 1024 / _MB, unit="MB"),
     }
 
 
 def opening(seconds: list[float]) -> Measures:
-    return {"session_open_s": percentile(seconds, 50).measure("s", bar="<= 2")}
+    return {"session_open_s": percentile(seconds, 50).measure("s", threshold="<= 2")}
 
 
 def installation(sizes: dict[str, int]) -> Measures:

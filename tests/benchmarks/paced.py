@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 from tests.benchmarks.contenders import PULL_TIMEOUT_S, WORLD
-from wanedge.cli.timing import made_up_user
+from wanedge.benchmark import synthetic_user
 from wanedge.config import UNIT_MS
 from wanedge.model import Model
 from wanedge.session import Session
@@ -18,7 +18,7 @@ def paced_latencies_ms(model: Model, units: int, advance: Callable[[], None] = l
     with Session.open(model, world=WORLD) as session:
         due = monotonic()
         for index in range(WARM_UP + units):
-            user = made_up_user(model.config, index, seed=0)
+            user = synthetic_user(model.config, index, seed=0)
             due = max(due + UNIT_MS / 1e3, monotonic())
             sleep(max(0.0, due - monotonic()))
             session.push(audio=user.audio, video=user.frames)

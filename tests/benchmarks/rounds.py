@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tests.benchmarks.contenders import Contender, UnitTime
-from wanedge.cli.timing import made_up_user
+from wanedge.benchmark import synthetic_user
 from wanedge.config import ModelConfig
-from wanedge.figures import Interval, bootstrap
 from wanedge.units import UserUnit
+from wanedge_calibration.statistics import Interval, bootstrap
 
 Round = dict[str, list[UnitTime]]
 Advance = Callable[[str], None]
@@ -89,7 +89,7 @@ def run_rounds(
 
 def _blocks(config: ModelConfig, units: int, block: int, seed: int) -> Iterator[list[UserUnit]]:
     for first in range(0, units - block + 1, block):
-        yield [made_up_user(config, index, seed) for index in range(first, first + block)]
+        yield [synthetic_user(config, index, seed) for index in range(first, first + block)]
 
 
 def _median_ms(units: Sequence[UnitTime]) -> float:

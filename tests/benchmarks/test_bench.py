@@ -34,11 +34,11 @@ from tests.benchmarks.rounds import Timings, run_rounds
 from tests.configs import mini
 from tests.media import user_units
 from wanedge.bundle import Bundle
-from wanedge.figures import Figures
 from wanedge.layout import UnitLayout
 from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge.units import UserUnit
+from wanedge_calibration.results import Results
 from wanedge_export.model import ReferenceModel
 from wanedge_export.torch_runtime import torch_model
 from wanedge_runtimes.runtime import RuntimeOptions, State
@@ -211,7 +211,7 @@ def test_a_long_session_is_compared_with_a_young_one_and_its_memory_is_read_on_t
     assert isinstance(result, LongRun)
     assert [len(turn) for turn in (*result.early_ms, *result.late_ms)] == [9] * 4
     found = become.long_session(LongRun.model_validate_json(result.model_dump_json()))
-    assert found["memory_growth_mb"].bar == "< 2"
+    assert found["memory_growth_mb"].threshold == "< 2"
     assert (found["memory_mb"].value or 0) > 10
 
 
@@ -249,8 +249,8 @@ def test_the_bench_writes_figures_with_every_bar_and_a_picture(mini_bundle: Bund
         late=EARLY,
         install=False,
     )
-    figures = Figures.read(tmp_path / "bench.json")
-    assert {name: m.bar for name, m in figures.measures.items() if m.bar} == {
+    figures = Results.read(tmp_path / "bench.json")
+    assert {name: m.threshold for name, m in figures.measures.items() if m.threshold} == {
         "session_open_s": "<= 2",
         "response_latency_ms_p95": "<= 120",
         "realtime_factor": "<= 0.75",
@@ -261,7 +261,7 @@ def test_the_bench_writes_figures_with_every_bar_and_a_picture(mini_bundle: Bund
         "audio_rate": ">= 16000",
         "torch_eager_over_session": "> 1",
     }
-    assert not figures.measures["agent_video_height"].met  # a miss stays in the file
+    assert not figures.measures["agent_video_height"].passed  # a miss stays in the file
     assert json.loads((tmp_path / "bench.json").read_text())["made"]["model_sha256"] == mini_bundle.digest
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     assert (tmp_path / "bench.svg").read_text().count("<svg") == 1

@@ -16,11 +16,11 @@ from tests.benchmarks.gpu.report import gpu_table
 from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, obstacle
 from tests.configs import mini
 from tests.export.half_graphs import half_bundle
+from wanedge.benchmark import Sample
 from wanedge.bundle import Bundle
-from wanedge.cli.timing import Sample
-from wanedge.figures import Figures, made
 from wanedge.model import Model
 from wanedge.streaming import Streamer
+from wanedge_calibration.results import Provenance, Results
 from wanedge_export.model import ReferenceModel
 from wanedge_export.torch_runtime import torch_model
 from wanedge_runtimes.errors import StateError
@@ -108,7 +108,7 @@ def test_measures_have_every_percentile_and_the_share_of_the_floor() -> None:
     assert found["ort_cuda_latency_ms_p50"].value == 5.0
     assert found["ort_cuda_encode_ms_p99"].value == pytest.approx(2.99)
     assert found["ort_cuda_share_of_floor"].value == 0.25
-    assert found["ort_cuda_audio_error_p99"].met is False
+    assert found["ort_cuda_audio_error_p99"].passed is False
     assert found["ort_cuda_tokens_equal"].value == 0.5
     assert "ort_cuda_share_of_floor" not in measures("ort_cuda", "fp32", Agreement([0.0], [True]), SAMPLES, None)
 
@@ -116,7 +116,9 @@ def test_measures_have_every_percentile_and_the_share_of_the_floor() -> None:
 def test_the_table_has_what_ran_and_why_the_rest_did_not() -> None:
     found = measures("tensorrt_rtx", "fp16", Agreement([0.2], [True]), SAMPLES, 2.5)
     found |= measures("tensorrt_rtx_no_graphs", "fp16", Agreement([0.0], [True]), SAMPLES, None)
-    figures = Figures(machine={"gpus": ["RTX 4090"], "driver": "580.1"}, made=made("c", None, None), measures=found)
+    figures = Results(
+        machine={"gpus": ["RTX 4090"], "driver": "580.1"}, made=Provenance.now("c", None, None), measures=found
+    )
     table = gpu_table(figures, ["tensorrt_rtx", "tensorrt_rtx_no_graphs"], {"tensorrt": "not installed"})
     lines = table.splitlines()
     assert "RTX 4090" in lines[0]
@@ -167,7 +169,7 @@ def test_every_way_that_this_machine_has_agrees_with_the_cpu(mini_bundle: Bundle
     bundle = half_bundle(mini_bundle, tmp_path / "half")
     done = _command(bundle.root, tmp_path / "out", "--units", "300")
     assert done.returncode == 0, done.stderr
-    figures = Figures.read(tmp_path / "out" / "gpu.json")
+    figures = Results.read(tmp_path / "out" / "gpu.json")
     assert not [name for name in figures.missed if name.endswith("audio_error_p99")]
     assert json.loads((tmp_path / "out" / "gpu.json").read_text())["machine"]["gpus"]
     assert "| way |" in (tmp_path / "out" / "gpu.md").read_text()

@@ -34,6 +34,6 @@ def test_power_counts_the_broken_that_were_caught_and_the_honest_that_were_not_l
     )
     honest, wronged = Trial("honest", "", "mse", ""), Trial("honest", "", "max", "free.tokens_equal")
     found = power([caught, caught, caught, missed, honest, wronged])
-    assert (found["gate_caught"].value, found["gate_caught"].n, found["gate_caught"].met) == (0.75, 4, False)
-    assert (found["gate_wronged"].value, found["gate_wronged"].n, found["gate_wronged"].met) == (1.0, 2, False)
+    assert (found["gate_caught"].value, found["gate_caught"].n, found["gate_caught"].passed) == (0.75, 4, False)
+    assert (found["gate_wronged"].value, found["gate_wronged"].n, found["gate_wronged"].passed) == (1.0, 2, False)
     assert power_streamed([caught, missed])["gate_caught_without_files"].value == 0.5

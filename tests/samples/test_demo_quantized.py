@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from samples.demo.quantized import REPORT, quantized
 
-from wanedge.figures import Figures, Measure, machine_facts, made
+from wanedge.benchmark import machine_facts
+from wanedge_calibration.results import Measure, Provenance, Results
 
 
 @pytest.mark.parametrize(("value", "verdict", "runs"), [(40.0, "passed", "int8"), (20.0, "failed", "fp32")])
 def test_the_section_tells_verdict_numbers_and_what_runs(tmp_path: Path, value: float, verdict: str, runs: str) -> None:
-    measures = {"teacher.video_psnr_db": Measure(value=value, unit="dB", bar=">= 32")}
-    figures = Figures(machine=machine_facts(), made=made("make demo", None, None), measures=measures)
+    measures = {"teacher.video_psnr_db": Measure(value=value, unit="dB", threshold=">= 32")}
+    figures = Results(machine=machine_facts(), made=Provenance.now("make demo", None, None), measures=measures)
     figures.write(tmp_path / REPORT / "validation.json")
     (tmp_path / REPORT / "report.json").write_text(json.dumps({"verdict": verdict}))
     section = quantized(tmp_path)

@@ -16,8 +16,8 @@ from samples.demo.summary import summarise
 from samples.kiosk.evaluation.chart import Axis, Chart, round_step
 from samples.kiosk.evaluation.pictures import spread
 
-from wanedge.figures import Figures, Measure, made
 from wanedge.units import AgentUnit, UserUnit
+from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_runtimes.errors import InputError
 
 SAMPLES = 2560
@@ -226,10 +226,12 @@ def test_a_right_reply_stands_under_what_the_visitor_said_where_one_is_due():
 
 def test_the_kept_evaluation_is_shown_with_its_misses_and_its_absence_is_told():
     measures = {
-        "right_reply_voices": Measure(value=0.97, unit="share", n=100, low=0.92, high=0.99, bar=">= 0.95"),
-        "guide_word_errors": Measure(value=0.31, unit="ratio", n=90, bar="<= 0.15"),
+        "right_reply_voices": Measure(value=0.97, unit="share", n=100, low=0.92, high=0.99, threshold=">= 0.95"),
+        "guide_word_errors": Measure(value=0.31, unit="ratio", n=90, threshold="<= 0.15"),
     }
-    figures = Figures(machine={"cpu": "Cpu 1"}, made=made("python -m evaluate", None, None), measures=measures)
+    figures = Results(
+        machine={"cpu": "Cpu 1"}, made=Provenance.now("python -m evaluate", None, None), measures=measures
+    )
     shown = Reader(html_of(run_of([90.0] * 5, weights="trained", evaluation=figures)))
     words = " ".join(shown.words)
     assert "Right reply, unknown voices" in words

@@ -24,9 +24,9 @@ from tests.samples.kiosk_guides import RightGuide, silent_guide, unit
 from tests.samples.kiosk_records import asked, record, thanked
 from tests.samples.test_demo_report import Reader
 from wanedge.config import AudioConfig
-from wanedge.figures import Figures, Measure, made
 from wanedge.model import Model
 from wanedge.text import Tokenizer
+from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_export.model import ReferenceModel
 from wanedge_export.tokenizer import LOBBY
 from wanedge_export.torch_runtime import torch_model
@@ -74,7 +74,7 @@ def test_the_right_guide_meets_every_bar_of_behaviour(right):
         "stops_within_3_units",
         "greets_within_6_units",
     ):
-        assert found[name].met, (name, found[name])
+        assert found[name].passed, (name, found[name])
     assert found["right_reply_voices"].value == 1
     assert found["right_reply_voices"].n == 2
     assert found["reply_start_units_median"].value == 2
@@ -85,7 +85,7 @@ def test_the_right_guide_meets_every_bar_of_behaviour(right):
 def test_the_right_guides_lips_follow_its_voice(right):
     found = behaviour([right["voices"].record], {})
     assert found["lip_sync_correlation"].value >= 0.9
-    assert found["lip_sync_lag_frames_median"].met
+    assert found["lip_sync_lag_frames_median"].passed
 
 
 @needs_voices
@@ -110,7 +110,9 @@ def test_a_silent_guide_gets_nothing():
     assert found["greets_within_6_units"].value == 0
     assert found["stops_within_3_units"].value is None  # nobody can cut into silence
     assert found["guide_word_errors"].value is None
-    assert not any(found[name].met for name in ("right_reply_voices", "stops_within_3_units", "lip_sync_correlation"))
+    assert not any(
+        found[name].passed for name in ("right_reply_voices", "stops_within_3_units", "lip_sync_correlation")
+    )
 
 
 @needs_voices
@@ -238,9 +240,9 @@ def test_the_page_shows_each_measure_with_its_bar_and_fetches_nothing(right, tmp
     store.keep_media(right["voices"], shown=True)
     records = {one.record.key: one.record for one in right.values()}
     measures = behaviour(list(records.values()), {}) | drift(None)
-    figures = Figures(
+    figures = Results(
         machine={"cpu": "Cpu 9000", "weights": "random", "variant": "fp32"},
-        made=made("python -m samples.kiosk.evaluation a.wanedge", None, None),
+        made=Provenance.now("python -m samples.kiosk.evaluation a.wanedge", None, None),
         measures=measures,
     )
     text = page(figures, records, [TALK, CUT_IN], store)
@@ -249,7 +251,7 @@ def test_the_page_shows_each_measure_with_its_bar_and_fetches_nothing(right, tmp
     for name, measure in measures.items():
         assert name in words
         assert WHAT[name] in words
-        assert measure.bar is None or measure.bar in words
+        assert measure.threshold is None or measure.threshold in words
     assert "The weights are random." in words
     assert not [source for source in reader.fetched if not source.startswith("data:")]
     assert {"audio", "img", "svg"} <= set(reader.tags)
@@ -260,7 +262,7 @@ def test_the_page_shows_each_measure_with_its_bar_and_fetches_nothing(right, tmp
 
 
 def test_a_measure_of_nothing_is_told_as_such():
-    table = measures_table({"lip_sync_correlation": Measure(value=None, unit="correlation", n=0, bar=">= 0.6")})
+    table = measures_table({"lip_sync_correlation": Measure(value=None, unit="correlation", n=0, threshold=">= 0.6")})
     assert "not measured" in table
     assert "missed" in table
 

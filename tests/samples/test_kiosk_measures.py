@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples.kiosk.evaluation.drift import BLOCKS, drift
-from samples.kiosk.evaluation.intervals import poisson, ratio, slope, wilson
 from samples.kiosk.evaluation.measures import behaviour, judged, onsets, silence_after, two_steps
 from samples.kiosk.evaluation.outcomes import outcomes
 from samples.kiosk.evaluation.record import Came
@@ -14,6 +13,7 @@ from samples.kiosk.evaluation.replies import answer, delay, replies, spoken_by_u
 from tests.samples.kiosk_records import asked, record, thanked
 from wanedge.bundle import Bundle
 from wanedge.verdicts import graphs_digest
+from wanedge_calibration.statistics import poisson, ratio, slope, wilson
 
 
 def test_behaviour_that_is_spread_over_units_is_not_spoken():
@@ -36,7 +36,7 @@ def test_a_reply_counts_from_the_phrases_end_to_the_next_phrase():
     found = behaviour([heard], {})
     assert found["right_reply_voices"].value == 0.5
     assert found["reply_start_units_median"].value == 4
-    assert found["reply_start_units_median"].met is False
+    assert found["reply_start_units_median"].passed is False
 
 
 def test_a_guide_that_talks_all_the_time_has_no_delay_to_be_proud_of():
@@ -73,8 +73,8 @@ def test_who_talks_to_nobody_is_counted_once_for_each_onset():
     assert onsets(loud) == 4
     found = behaviour([loud], {})["false_replies_in_10_min"]
     assert found.value == 4 * 375
-    assert found.met is False
-    assert behaviour([record(purpose="nobody")], {})["false_replies_in_10_min"].met is True
+    assert found.passed is False
+    assert behaviour([record(purpose="nobody")], {})["false_replies_in_10_min"].passed is True
 
 
 def test_sound_alone_is_no_reply():
@@ -105,9 +105,9 @@ def test_word_errors_are_counted_against_the_guides_own_text():
 
 def test_what_did_not_happen_is_not_measured_and_misses_its_bar():
     found = behaviour([], {}) | two_steps([], [], {}) | drift(None)
-    barred = [measure for measure in found.values() if measure.bar]
+    barred = [measure for measure in found.values() if measure.threshold]
     assert len(barred) >= 12
-    assert all(m.value is None and m.n == 0 and m.met is False for m in barred)
+    assert all(m.value is None and m.n == 0 and m.passed is False for m in barred)
 
 
 def test_two_steps_are_compared_in_pairs():
@@ -117,7 +117,7 @@ def test_two_steps_are_compared_in_pairs():
     found = two_steps(few, many, {})["two_steps_right_reply_over_many"]
     assert found.value == pytest.approx(-75)
     assert found.n == 4
-    assert found.met is False
+    assert found.passed is False
     assert two_steps(many, many, {})["two_steps_right_reply_over_many"].value == 0
 
 
@@ -137,7 +137,7 @@ def test_a_voice_that_fades_has_a_trend(per_unit, trends):
     )
     assert found["drift_speech_level_per_min"].value == pytest.approx(per_unit * 375, abs=0.1)
     assert found["drift_curves_with_a_trend"].value == trends
-    assert found["drift_curves_with_a_trend"].met is (trends == 0)
+    assert found["drift_curves_with_a_trend"].passed is (trends == 0)
 
 
 # Intervals

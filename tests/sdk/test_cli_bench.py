@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.configs import mini
+from wanedge.benchmark import Sample, measures, synthetic_user
 from wanedge.bundle import Bundle
 from wanedge.cli.app import build_app
-from wanedge.cli.timing import Sample, made_up_user, measures
-from wanedge.figures import Figures
+from wanedge_calibration.results import Measure, Results
+from wanedge_calibration.statistics import bootstrap, percentile
 
 UNITS = 8
 
@@ -24,7 +25,7 @@ def bench(bundle: Bundle, *arguments: object) -> Result:
 def test_the_figures_can_be_read_back(mini_bundle: Bundle, tmp_path: Path) -> None:
     result = bench(mini_bundle, "--json", tmp_path / "bench.json")
     assert result.exit_code == 0, result.stderr
-    figures = Figures.read(tmp_path / "bench.json")
+    figures = Results.read(tmp_path / "bench.json")
     found = figures.measures
     assert found["response_latency_ms_p95"].n == UNITS
     assert found["response_latency_ms_p50"].value <= found["response_latency_ms_max"].value
@@ -41,7 +42,7 @@ def test_the_command_in_the_figures_makes_them_again_and_names_no_folder(mini_bu
 
 
 def test_on_stdout_the_figures_are_the_one_document(mini_bundle: Bundle) -> None:
-    assert Figures.model_validate_json(bench(mini_bundle, "--json", "-").stdout).measures
+    assert Results.model_validate_json(bench(mini_bundle, "--json", "-").stdout).measures
 
 
 def sample(wall_ms: float, latency_ms: float, graph_ms: float) -> Sample:
@@ -49,8 +50,8 @@ def sample(wall_ms: float, latency_ms: float, graph_ms: float) -> Sample:
 
 
 def test_measures_are_what_their_names_say() -> None:
-    found = measures([sample(80.0, 60.0, 57.0), sample(80.0, 40.0, 38.0), sample(80.0, 50.0, 47.5)], (100.0, 101.5))
-    value = {name: measure.value for name, measure in found.items()}
+    results = measures([sample(80.0, 60.0, 57.0), sample(80.0, 40.0, 38.0), sample(80.0, 50.0, 47.5)], (100.0, 101.5))
+    value = {name: measure["value"] for name, measure in results.items()}
     assert value["response_latency_ms_p50"] == 50.0
     assert value["response_latency_ms_max"] == 60.0
     assert value["realtime_factor"] == 0.5
@@ -59,12 +60,26 @@ def test_measures_are_what_their_names_say() -> None:
     assert value["memory_after_mib"] - value["memory_before_mib"] == 1.5
 
 
+@pytest.mark.parametrize("n", [1, 2, 10, 200])
+def test_intervals_are_those_of_the_statistics_above_the_sdk(n: int) -> None:
+    latency = np.random.default_rng(n).gamma(9, 5, n)
+    results = measures([sample(2 * ms, ms, ms * 0.9) for ms in latency], None)
+    expected = {f"response_latency_ms_p{p}": percentile(latency, p).measure("ms") for p in (50, 95, 99)}
+    expected["unit_ms_p50"] = percentile(2 * latency, 50).measure("ms")
+    expected["realtime_factor"] = bootstrap(np.mean, 2 * latency / 160).measure("ratio")
+    for name, measure in expected.items():
+        written = Measure.model_validate(results[name])
+        assert (written.unit, written.n) == (measure.unit, measure.n)
+        sides = [np.array([m.value, m.low, m.high], np.float64) for m in (written, measure)]  # None becomes NaN
+        np.testing.assert_allclose(*sides, rtol=1e-12, err_msg=name)
+
+
 def test_memory_is_left_out_where_the_system_does_not_tell() -> None:
     assert not [name for name in measures([sample(80.0, 60.0, 57.0)], None) if name.startswith("memory")]
 
 
 def test_the_made_up_visitor_depends_on_seed_and_unit_only() -> None:
-    one, same, other = made_up_user(mini(), 5, 1), made_up_user(mini(), 5, 1), made_up_user(mini(), 5, 2)
+    one, same, other = synthetic_user(mini(), 5, 1), synthetic_user(mini(), 5, 1), synthetic_user(mini(), 5, 2)
     assert np.array_equal(one.audio, same.audio)
     assert np.array_equal(one.frames, same.frames)
     assert not np.array_equal(one.audio, other.audio)

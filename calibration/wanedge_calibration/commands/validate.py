@@ -167,7 +167,7 @@ def _print(compared: "Compared", report: dict[str, Any], output: Path, as_json: 
         return
     typer.echo(f"{report['verdict']}: {compared.candidate.variant} against {compared.reference.variant}")
     for name, measure in compared.misses.items():
-        typer.echo(f"  {name} is {measure.value:.4g} {measure.unit}, asked for is {measure.bar}")
+        typer.echo(f"  {name} is {measure.value:.4g} {measure.unit}, asked for is {measure.threshold}")
     if report["suspects"] and not compared.passed:
         typer.echo(f"  look first at: {', '.join(report['suspects'][:3])}")
     if compared.not_covered:

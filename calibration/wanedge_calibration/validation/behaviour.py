@@ -21,8 +21,8 @@ from scipy import stats
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
-from wanedge.figures import CONFIDENCE, Interval
 from wanedge_calibration.errors import ValidationError as NotComparable
+from wanedge_calibration.statistics import CONFIDENCE, Interval
 from wanedge_runtimes.strict import Strict
 
 _ROUNDS = 4000  # of the bootstrap over conversations

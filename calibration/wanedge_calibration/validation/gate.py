@@ -15,9 +15,9 @@ import yaml
 from pydantic import Field, field_validator
 from pydantic import ValidationError as PydanticError
 
-from wanedge.figures import parse_bar
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_calibration.errors import ValidationError
+from wanedge_calibration.results import parse_threshold
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.strict import Strict
 
@@ -71,7 +71,7 @@ class Gate(Strict):
             if unit_of(name) is None:
                 raise ValueError(f"there is no measure {name!r}; see docs/quantization.md for the list")
             try:
-                parse_bar(bar)
+                parse_threshold(bar)
             except InputError as error:
                 raise ValueError(f"{name}: {error.what}") from error
         return limits

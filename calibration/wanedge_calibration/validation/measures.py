@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from wanedge.figures import CONFIDENCE, Interval, Measure, bootstrap
+from wanedge_calibration.results import Measure
+from wanedge_calibration.statistics import CONFIDENCE, Interval, bootstrap
 from wanedge_calibration.validation.drift import Drift, excess_error, fit_drift
 from wanedge_calibration.validation.gate import unit_of
 

@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 from wanedge.atomic import staged_file
+from wanedge.benchmark import machine_facts
 from wanedge.bundle.errors import disk_errors
-from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.errors import ValidationError
+from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.validation.behaviour import Paired
 from wanedge_calibration.validation.measures import excess_curves
 from wanedge_calibration.validation.validate import Compared
@@ -47,7 +48,7 @@ def document(compared: Compared, causes: Causes, command: str) -> dict[str, Any]
         "constants": [vars(c) for c in compared.constants[:WORST_LAYERS]],
         "placement_faults": compared.faults,
         "clips": [_clip(result) for result in compared.results],
-        "made": made(command, None, compared.candidate.digest).model_dump(mode="json"),
+        "made": Provenance.now(command, None, compared.candidate.digest).model_dump(mode="json"),
         "machine": machine_facts(),
     }
 
@@ -62,11 +63,11 @@ def suspects(compared: Compared, causes: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def figures(compared: Compared, command: str) -> Figures:
+def figures(compared: Compared, command: str) -> Results:
     """The measures in the shape that every command shares."""
-    return Figures(
+    return Results(
         machine=machine_facts() | {"candidate": compared.candidate.variant, "reference": compared.reference.variant},
-        made=made(command, None, compared.candidate.digest),
+        made=Provenance.now(command, None, compared.candidate.digest),
         measures=compared.measures,
     )
 
@@ -79,7 +80,7 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 def write_junit(compared: Compared, path: Path) -> None:
     """One test case for each limit; a miss is a failure, a limit on what was not measured is skipped."""
-    judged = {name: m for name, m in compared.measures.items() if m.bar is not None}
+    judged = {name: m for name, m in compared.measures.items() if m.threshold is not None}
     suite = ElementTree.Element(
         "testsuite",
         name=f"wanedge.validate.{compared.candidate.variant}",
@@ -88,9 +89,13 @@ def write_junit(compared: Compared, path: Path) -> None:
         skipped=str(len(compared.unmeasured)),
     )
     for name, measure in judged.items():
-        case = ElementTree.SubElement(suite, "testcase", classname="wanedge.validate", name=f"{name} {measure.bar}")
-        if measure.met is False:
-            ElementTree.SubElement(case, "failure", message=f"{measure.value:.4g} {measure.unit}, not {measure.bar}")
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="wanedge.validate", name=f"{name} {measure.threshold}"
+        )
+        if measure.passed is False:
+            ElementTree.SubElement(
+                case, "failure", message=f"{measure.value:.4g} {measure.unit}, not {measure.threshold}"
+            )
     for name in compared.unmeasured:
         case = ElementTree.SubElement(suite, "testcase", classname="wanedge.validate", name=name)
         ElementTree.SubElement(case, "skipped", message="these clips do not allow this measure")

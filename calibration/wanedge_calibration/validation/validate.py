@@ -11,7 +11,6 @@ from typing import Any
 
 from wanedge.bundle import Bundle, BundleWriter, Variant
 from wanedge.config import ModelConfig
-from wanedge.figures import Interval, Measure
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge.verdicts import Verdict, graphs_digest, verdict_path
 from wanedge_calibration.clips import Clip
@@ -19,7 +18,9 @@ from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.storage import read_graph
 from wanedge_calibration.recipe import Form
+from wanedge_calibration.results import Measure
 from wanedge_calibration.rollout.moment import fill_level, fill_levels
+from wanedge_calibration.statistics import Interval
 from wanedge_calibration.validation.behaviour import Outcomes, Paired, behaviour_measures, pair_outcomes
 from wanedge_calibration.validation.clip_job import ClipJob, Side, run_job
 from wanedge_calibration.validation.drift import Drift
@@ -57,7 +58,7 @@ class Compared:
 
     @property
     def misses(self) -> dict[str, Measure]:
-        return {name: measure for name, measure in self.measures.items() if measure.met is False}
+        return {name: measure for name, measure in self.measures.items() if measure.passed is False}
 
     @property
     def passed(self) -> bool:

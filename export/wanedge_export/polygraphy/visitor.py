@@ -3,7 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
-from wanedge.cli.timing import made_up_user
+from wanedge.benchmark import synthetic_user
 from wanedge.config import ModelConfig
 from wanedge.media.files import read_units
 from wanedge.units import UserUnit
@@ -13,7 +13,7 @@ UNITS = 4  # enough for caches that hold something and tails that are not their 
 
 def made_up(config: ModelConfig) -> list[UserUnit]:
     """Units of noise, always the same."""
-    return [made_up_user(config, index, seed=0) for index in range(UNITS)]
+    return [synthetic_user(config, index, seed=0) for index in range(UNITS)]
 
 
 def of_clip(path: Path, config: ModelConfig, units: int = UNITS) -> list[UserUnit]:

@@ -26,9 +26,10 @@ from samples.kiosk.evaluation.record import Record
 from samples.kiosk.evaluation.run import Setting, take_place
 from samples.kiosk.evaluation.store import JUDGED, Store
 from samples.kiosk.tools import JUDGE_PYTHON
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, Misuse, print_json, report_errors, require_bundle, stderr, stdout, table
-from wanedge.figures import Figures, machine_facts, made
+from wanedge_calibration.results import Provenance, Results
 from wanedge_runtimes.errors import MissingExtra
 
 QUICK_LINES = 4  # of speech that the codec is measured on
@@ -71,9 +72,9 @@ def evaluate(
             task = progress.add_task("conversations, units", total=sum(item.units for item in planned))
             records = take_place(planned, setting, workers, lambda units: progress.advance(task, units))
             found = _measured(records, setting, guide, name, quick, progress)
-        figures = Figures(
+        figures = Results(
             machine=machine_facts() | {"runtime": runtime, "variant": name, "weights": guide.manifest.weights},
-            made=made(_command(), commit(), guide.digest),
+            made=Provenance.now(_command(), commit(), guide.digest),
             measures=found,
         )
         figures.write(out / "evaluation.json")
@@ -146,7 +147,7 @@ def _progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr())
 
 
-def _print(figures: Figures, as_json: bool) -> None:
+def _print(figures: Results, as_json: bool) -> None:
     if as_json:
         print_json(figures.model_dump(mode="json"))
         return
@@ -156,7 +157,16 @@ def _print(figures: Figures, as_json: bool) -> None:
 
     marks = {None: "", True: "met", False: "MISSED"}
     rows = [
-        (name, number(m.value) or "not measured", m.unit, number(m.low), number(m.high), m.n, m.bar or "", marks[m.met])
+        (
+            name,
+            number(m.value) or "not measured",
+            m.unit,
+            number(m.low),
+            number(m.high),
+            m.n,
+            m.threshold or "",
+            marks[m.passed],
+        )
         for name, m in figures.measures.items()
     ]
     columns = ("measure", "value", "unit", "low", "high", "n", "bar", "")

@@ -8,14 +8,14 @@ from typing import Final
 import numpy as np
 
 from samples.kiosk.data.speech.clip import Samples
-from samples.kiosk.evaluation.intervals import resampled, unmeasured
 from samples.kiosk.evaluation.measures import Measures
 from samples.kiosk.evaluation.visitor import Frames
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
 from samples.kiosk.training.guide_voice import guide_voice, moved_forward, stoi
 from wanedge.bundle import Bundle
 from wanedge.config import FRAMES_PER_UNIT, AudioConfig
-from wanedge.figures import bootstrap
+from wanedge_calibration.results import unmeasured
+from wanedge_calibration.statistics import bootstrap, resampled
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Array, Executable, RuntimeOptions
 

@@ -8,13 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from samples.kiosk.evaluation.intervals import slope, unmeasured
 from samples.kiosk.evaluation.measures import Measures
 from samples.kiosk.evaluation.record import Record
 from samples.kiosk.evaluation.replies import SPEAK
 from samples.kiosk.evaluation.sound import sounds
 from wanedge.config import UNIT_MS
-from wanedge.figures import Measure
+from wanedge_calibration.results import Measure, unmeasured
+from wanedge_calibration.statistics import slope
 
 BLOCKS: Final = 20  # of a conversation: 30 s of ten minutes, long enough to be independent of each other
 FEWEST: Final = 6  # blocks with a value, below which no slope is told
@@ -68,7 +68,7 @@ def drift(record: Record | None) -> Measures:
         trends.append(not low <= 0 <= high)
     whole = len(trends) == len(told) > 0  # a guide that never speaks or never rests proves nothing
     found["drift_curves_with_a_trend"] = (
-        Measure(value=sum(trends), unit="curves", n=len(trends), bar=NO_TREND)
+        Measure(value=sum(trends), unit="curves", n=len(trends), threshold=NO_TREND)
         if whole
         else unmeasured("curves", NO_TREND)
     )

@@ -9,7 +9,6 @@ import numpy as np
 
 from samples.kiosk.data.speech.intents import expected_reply, is_right_reply, spoken
 from samples.kiosk.data.speech.judge import word_errors
-from samples.kiosk.evaluation.intervals import poisson, ratio, resampled, unmeasured, wilson
 from samples.kiosk.evaluation.items import TEN_MINUTES, Purpose
 from samples.kiosk.evaluation.lips import NEAR, Sync, sync
 from samples.kiosk.evaluation.record import Record
@@ -24,7 +23,8 @@ from samples.kiosk.evaluation.replies import (
     spoken_by_unit,
 )
 from samples.kiosk.evaluation.sound import sounds
-from wanedge.figures import Measure, bootstrap, percentile
+from wanedge_calibration.results import Measure, unmeasured
+from wanedge_calibration.statistics import bootstrap, percentile, poisson, ratio, resampled, wilson
 
 Measures = dict[str, Measure]
 Hearing = Mapping[tuple[str, int], str]  # what the judge heard, by a record's key and a reply's first unit
@@ -115,7 +115,9 @@ def false_replies(records: Sequence[Record]) -> Measures:
     scale = TEN_MINUTES / units
     low, high = (bound * scale for bound in poisson(count))
     return {
-        "false_replies_in_10_min": Measure(value=count * scale, unit="replies", low=low, high=high, n=units, bar="<= 1")
+        "false_replies_in_10_min": Measure(
+            value=count * scale, unit="replies", low=low, high=high, n=units, threshold="<= 1"
+        )
     }
 
 

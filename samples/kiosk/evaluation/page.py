@@ -14,7 +14,7 @@ from samples.kiosk.evaluation.record import Record
 from samples.kiosk.evaluation.store import Store
 from samples.kiosk.evaluation.table import measures_table
 from wanedge.atomic import staged_file
-from wanedge.figures import Figures
+from wanedge_calibration.results import Results
 
 _STYLES: Final = (
     Path(__file__).with_name("report.css"),
@@ -23,14 +23,14 @@ _STYLES: Final = (
 
 
 def write_page(
-    path: Path, figures: Figures, records: Mapping[str, Record], items: Sequence[Item], store: Store
+    path: Path, figures: Results, records: Mapping[str, Record], items: Sequence[Item], store: Store
 ) -> None:
     """Write the page; it needs no other file."""
     with staged_file(path) as staged:
         staged.write_text(page(figures, records, items, store), encoding="utf-8")
 
 
-def page(figures: Figures, records: Mapping[str, Record], items: Sequence[Item], store: Store) -> str:
+def page(figures: Results, records: Mapping[str, Record], items: Sequence[Item], store: Store) -> str:
     """The page as HTML."""
     shown = [(records[item.key], store.shown(item.key)) for item in items if item.shown and item.key in records]
     kept = list(records.values())
@@ -55,9 +55,9 @@ def page(figures: Figures, records: Mapping[str, Record], items: Sequence[Item],
     )
 
 
-def _head(figures: Figures) -> str:
-    asked = [measure for measure in figures.measures.values() if measure.bar]
-    met = sum(measure.met is True for measure in asked)
+def _head(figures: Results) -> str:
+    asked = [measure for measure in figures.measures.values() if measure.threshold]
+    met = sum(measure.passed is True for measure in asked)
     facts = figures.machine
     tags = (f"{facts.get('variant')}", f"{facts.get('weights')} weights", figures.made.date[:10])
     untrained = (
@@ -74,7 +74,7 @@ def _head(figures: Figures) -> str:
     )
 
 
-def _foot(figures: Figures) -> str:
+def _foot(figures: Results) -> str:
     made = figures.made
     commit = f" Commit {escape(made.commit[:12])}." if made.commit else ""
     return (

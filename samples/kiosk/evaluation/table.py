@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Final
 
-from wanedge.figures import Measure
+from wanedge_calibration.results import Measure
 
 WHAT: Final = {
     "right_reply_voices": "Right reply, unknown voices",
@@ -38,7 +38,7 @@ WHAT: Final = {
 def measures_table(measures: Mapping[str, Measure], note: str = "") -> str:
     """A section with every measure, those with a bar first, each group in the order of WHAT. note: HTML above it."""
     places = {name: place for place, name in enumerate(WHAT)}
-    ordered = sorted(measures.items(), key=lambda one: (one[1].bar is None, places.get(one[0], len(WHAT))))
+    ordered = sorted(measures.items(), key=lambda one: (one[1].threshold is None, places.get(one[0], len(WHAT))))
     rows = "".join(_row(name, measure) for name, measure in ordered)
     return (
         '<section><h2>Measures</h2><p class="note">Each with its 95 % interval. A bar is met or missed by the value. '
@@ -51,16 +51,16 @@ def measures_table(measures: Mapping[str, Measure], note: str = "") -> str:
 
 
 def _row(name: str, measure: Measure) -> str:
-    mark = {True: '<b class="met">met</b>', False: '<b class="missed">missed</b>', None: ""}[measure.met]
+    mark = {True: '<b class="met">met</b>', False: '<b class="missed">missed</b>', None: ""}[measure.passed]
     unit = "" if measure.unit in ("share", "ratio", "correlation", "STOI") else f" {measure.unit}"
     value = "not measured" if measure.value is None else f"{number(measure.value)}{unit}"
     low, high = number(measure.low), number(measure.high)
     interval = "" if measure.value is None or not (low or high) else f"{low or '?'} to {high or '?'}"
     return (
-        f'<tr class="{"" if measure.bar else "plain"}"><td>{escape(WHAT.get(name, name))}'
+        f'<tr class="{"" if measure.threshold else "plain"}"><td>{escape(WHAT.get(name, name))}'
         f'<div><code>{escape(name)}</code></div></td><td class="number">{escape(value)}</td>'
         f'<td class="number optional">{interval}</td>'
-        f'<td class="number optional">{measure.n:,}</td><td class="number">{escape(measure.bar or "")}</td>'
+        f'<td class="number optional">{measure.n:,}</td><td class="number">{escape(measure.threshold or "")}</td>'
         f"<td>{mark}</td></tr>"
     )
 

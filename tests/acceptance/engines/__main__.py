@@ -20,8 +20,9 @@ from tests.acceptance.engines.building import take_records
 from tests.acceptance.engines.bundles import prepare
 from tests.acceptance.engines.measures import Measures, measures
 from tests.acceptance.engines.plan import CELLS, MODELS, Job, ModelName, jobs
+from wanedge.benchmark import machine_facts
 from wanedge.commands import FAILED, print_json, report_errors, stderr, stdout, table
-from wanedge.figures import Figures, machine_facts, made
+from wanedge_calibration.results import Provenance, Results
 from wanedge_runtimes.tensorrt.library import import_library
 
 
@@ -46,9 +47,9 @@ def engines(
         with _progress() as progress:
             for name in chosen:
                 found |= _model(name, out, library, progress)
-        figures = Figures(
+        figures = Results(
             machine=machine_facts() | {"load": round(os.getloadavg()[2], 1)},
-            made=made(_command(), commit(), scene().sha256),
+            made=Provenance.now(_command(), commit(), scene().sha256),
             measures=found,
         )
         figures.write(out / "engines.json")
@@ -90,12 +91,19 @@ def _progress() -> Progress:
     return Progress(*columns, console=stderr(), disable=not stderr().is_terminal)
 
 
-def _print(figures: Figures, as_json: bool) -> None:
+def _print(figures: Results, as_json: bool) -> None:
     if as_json:
         print_json(figures.model_dump(mode="json"))
         return
     rows = [
-        (name, "" if m.value is None else f"{m.value:.2f}", m.unit, m.n, m.bar or "", "" if m.met is None else m.met)
+        (
+            name,
+            "" if m.value is None else f"{m.value:.2f}",
+            m.unit,
+            m.n,
+            m.threshold or "",
+            "" if m.passed is None else m.passed,
+        )
         for name, m in figures.measures.items()
     ]
     columns = ("measure", "value", "unit", "n", "bar", "met")

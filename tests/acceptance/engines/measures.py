@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.acceptance.engines.plan import Cell
 from tests.acceptance.engines.record import Record
-from wanedge.figures import Measure
+from wanedge_calibration.results import Measure
 
 MIB: Final = 1 << 20
 Measures = dict[str, Measure]
@@ -28,11 +28,15 @@ def measures(records: Sequence[Record], cells: Sequence[Cell], layers: int) -> M
         "build_seconds": _sum((r.seconds for r in wanted), "s", None if _prefix(cells) else BUILD_SECONDS),
         "build_cpu_seconds": _sum((r.cpu_seconds for r in wanted), "s"),
         "graphs_built": Measure(
-            value=_share(r.refused is None for r in wanted), unit="share", n=len(wanted), bar="== 1"
+            value=_share(r.refused is None for r in wanted), unit="share", n=len(wanted), threshold="== 1"
         ),
-        "lint_clean": Measure(value=_share(not r.lint for r in wanted), unit="share", n=len(wanted), bar="== 1"),
-        "linter_agrees": Measure(value=_share(r.agrees for r in records), unit="share", n=len(records), bar="== 1"),
-        "rebuilt_identical": Measure(value=_share(r.identical for r in twice), unit="share", n=len(twice), bar="== 1"),
+        "lint_clean": Measure(value=_share(not r.lint for r in wanted), unit="share", n=len(wanted), threshold="== 1"),
+        "linter_agrees": Measure(
+            value=_share(r.agrees for r in records), unit="share", n=len(records), threshold="== 1"
+        ),
+        "rebuilt_identical": Measure(
+            value=_share(r.identical for r in twice), unit="share", n=len(twice), threshold="== 1"
+        ),
     }
     for component in dict.fromkeys(r.component for r in twice):
         same = [r.identical for r in twice if r.component == component]
@@ -55,7 +59,9 @@ def _of_cell(cell: Cell, records: Sequence[Record]) -> Measures:
     }
     if cell.precision != "fp16" and half:
         bar = INT8_OVER_FP16 if cell.precision == "int8" else None
-        found[f"{name}_engine_over_fp16"] = Measure(value=size / sum(half.values()), unit="ratio", n=len(own), bar=bar)
+        found[f"{name}_engine_over_fp16"] = Measure(
+            value=size / sum(half.values()), unit="ratio", n=len(own), threshold=bar
+        )
         (backbone,) = [r.engine_bytes for r in own if r.component == "backbone"]
         found[f"{name}_backbone_over_fp16"] = Measure(value=backbone / half["backbone"], unit="ratio")
     return found
@@ -70,7 +76,7 @@ def _backbone(built: Sequence[Record], layers: int) -> Measures:
             value=float(min(each.get(kind, 0) for each in backbones)),
             unit="layers",
             n=len(backbones),
-            bar=f"== {expected}",
+            threshold=f"== {expected}",
         )
         for name, (kind, expected) in counts.items()
         if backbones
@@ -79,7 +85,7 @@ def _backbone(built: Sequence[Record], layers: int) -> Measures:
 
 def _sum(seconds: Iterable[float], unit: str, bar: str | None = None) -> Measure:
     values = list(seconds)
-    return Measure(value=sum(values), unit=unit, n=len(values), bar=bar)
+    return Measure(value=sum(values), unit=unit, n=len(values), threshold=bar)
 
 
 def _share(answers: Iterable[bool]) -> float:

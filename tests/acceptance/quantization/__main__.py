@@ -10,11 +10,12 @@ import typer
 from samples.kiosk.evaluation.commit import commit
 
 from tests.acceptance.quantization.power import GateBench, Trial, power, run_trials
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import progress, report_errors, stdout, table
-from wanedge.figures import Figures, machine_facts, made
 from wanedge_calibration.clips import find_clips
 from wanedge_calibration.quantize import Source
+from wanedge_calibration.results import Provenance, Results
 from wanedge_calibration.validation.gate import DEFAULTS, Gate
 
 
@@ -41,22 +42,22 @@ def main(
 
             trials = [*run_trials(bench.sabotaged, sabotages, told), *run_trials(bench.requantized, honest, told)]
         command = shlex.join(["python", "-m", "tests.acceptance.quantization", bundle.name, *sys.argv[2:]])
-        figures = Figures(
+        figures = Results(
             machine=machine_facts() | {"model": source.bundle.model.name, "weights": source.bundle.manifest.weights},
-            made=made(command, commit(), source.bundle.digest),
+            made=Provenance.now(command, commit(), source.bundle.digest),
             measures=power(trials),
         )
         figures.write(out / "gate.json")
         print_power(trials, figures)
 
 
-def print_power(trials: list[Trial], figures: Figures) -> None:
+def print_power(trials: list[Trial], figures: Results) -> None:
     """Who got through, who was wronged, and the two figures."""
     missed = [(t.kind, t.component, t.what) for t in trials if t.kind != "honest" and not t.rejected]
     wronged = [(t.what, t.rejected) for t in trials if t.kind == "honest" and t.rejected]
     stdout().print(table("not caught", ("kind", "component", "what"), missed))
     stdout().print(table("rejected, though honest", ("recipe", "why"), wronged))
-    rows = [(name, f"{m.value:.3f}", m.bar, m.met) for name, m in figures.measures.items()]
+    rows = [(name, f"{m.value:.3f}", m.threshold, m.passed) for name, m in figures.measures.items()]
     stdout().print(table("the gate", ("measure", "value", "bar", "met"), rows))
 
 

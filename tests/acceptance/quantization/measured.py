@@ -11,15 +11,16 @@ from samples.kiosk.evaluation.outcomes import outcomes
 from samples.kiosk.evaluation.run import Setting, take_place
 
 from wanedge.bundle import Bundle
-from wanedge.figures import Interval, Measure
 from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge.units import UserUnit
 from wanedge.verdicts import graphs_digest
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.quantize import variant_bytes
+from wanedge_calibration.results import Measure
 from wanedge_calibration.rollout.calibrate import float_variant
 from wanedge_calibration.rollout.record import Recorder, Recording, instrumented
+from wanedge_calibration.statistics import Interval
 from wanedge_calibration.validation.behaviour import pair_outcomes
 from wanedge_runtimes.runtime import RuntimeOptions
 
@@ -57,7 +58,7 @@ def time_ratio(ours: Sequence[float], theirs: Sequence[float], bar: str | None) 
 def size_ratio(bundle: Bundle, ours: str, theirs: str, bar: str | None) -> Measure:
     """Bytes of a variant's files over those of another's."""
     sizes = [variant_bytes(bundle, bundle.variant(name)) for name in (ours, theirs)]
-    return Measure(value=sizes[0] / sizes[1], unit="ratio", bar=bar)
+    return Measure(value=sizes[0] / sizes[1], unit="ratio", threshold=bar)
 
 
 def talks(count: int) -> list[Item]:
@@ -101,7 +102,7 @@ def calibration_growth(bundle: Bundle, clips: Sequence[Clip], units: int, world:
             if first is None:
                 first, start = last, done
     grown = None if first is None or done == start else last - first
-    return Measure(value=grown, unit="MB", n=done - start, bar="< 20")
+    return Measure(value=grown, unit="MB", n=done - start, threshold="< 20")
 
 
 def _resident_mb() -> float:

@@ -19,12 +19,13 @@ from samples.kiosk.evaluation.commit import commit
 from tests.acceptance.quantization.feeds import recorded
 from tests.acceptance.quantization.modelopt_venv import VENV, installed
 from tests.acceptance.quantization.side_by_side import Judged, Made, Way, by_modelopt, by_wanedge, dequantized, judge
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import Misuse, report_errors, stdout, table
-from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_calibration.clips import find_clips
 from wanedge_calibration.graph.storage import read_graph
+from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.rollout.calibrate import float_variant
 
 
@@ -55,9 +56,9 @@ def main(
                 files[f"modelopt_{way.name}"] = by_modelopt(opened, component, steps, folder, python, way)
             judged = {name: judge(file, spec, unseen, folder) for name, file in files.items()}
         count = sum(map(len, unseen))
-        figures = Figures(
+        figures = Results(
             machine=machine_facts() | {"model": opened.model.name, "weights": opened.manifest.weights},
-            made=made(_command(bundle), commit(), opened.digest),
+            made=Provenance.now(_command(bundle), commit(), opened.digest),
             measures={k: m for name, file in files.items() for k, m in measures(name, file, judged[name], count)},
         )
         figures.write(out / f"{component}.json")

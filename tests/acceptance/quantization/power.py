@@ -9,11 +9,11 @@ import numpy as np
 
 from tests.acceptance.quantization.sabotage import Sabotage, sabotage
 from wanedge.bundle import Bundle
-from wanedge.figures import Measure
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import NotFinite
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Recipe
+from wanedge_calibration.results import Measure
 from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.measures import judged
 from wanedge_calibration.validation.validate import compare, inspect_files
@@ -71,7 +71,7 @@ class GateBench:
         """The missed limits. What the files alone betray is not streamed any more."""
         source, of, variant = self._source.bundle, self._source.variant, candidate.variant("int8")
         files = judged(inspect_files(candidate, variant, source, of).measures, self._gate.limits)
-        if missed := [n for n, m in files.items() if m.met is False]:
+        if missed := [n for n, m in files.items() if m.passed is False]:
             return missed
         return self._all_misses(candidate, path)
 
@@ -106,8 +106,8 @@ def power(trials: list[Trial]) -> dict[str, Measure]:
     caught = sum(bool(t.rejected) for t in broken) / len(broken)
     wronged = float(sum(bool(t.rejected) for t in honest))
     return {
-        "gate_caught": Measure(value=caught, unit="ratio", n=len(broken), bar=">= 0.99"),
-        "gate_wronged": Measure(value=wronged, unit="bundles", n=len(honest), bar="== 0"),
+        "gate_caught": Measure(value=caught, unit="ratio", n=len(broken), threshold=">= 0.99"),
+        "gate_wronged": Measure(value=wronged, unit="bundles", n=len(honest), threshold="== 0"),
     }
 
 

@@ -28,11 +28,12 @@ from tests.acceptance.quantization import measured
 from tests.acceptance.quantization.clips import world_of, write_clips
 from tests.acceptance.quantization.power import GateBench, Trial, power, power_streamed, run_trials
 from tests.acceptance.quantization.shaken import shaken
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, Misuse, report_errors, stdout, table
-from wanedge.figures import Figures, Measure, machine_facts, made
 from wanedge_calibration.clips import clip_units, find_clips
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
+from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.rollout.calibrate import calibrate
 from wanedge_calibration.validation.gate import DEFAULTS
 from wanedge_calibration.validation.validate import Compared, compare
@@ -99,14 +100,21 @@ def main(
             ["python", "-m", "tests.acceptance.quantization.prove", *(a.split("/")[-1] for a in sys.argv[1:])]
         )
         about = {"model": bundle.model.name, "weights": bundle.manifest.weights, "weights_sha256": digest}
-        figures = Figures(
+        figures = Results(
             machine=machine_facts() | about | {"quick": quick},
-            made=made(command, commit(), bundle.digest),
+            made=Provenance.now(command, commit(), bundle.digest),
             measures=found,
         )
         figures.write(out)
         rows = [
-            (n, "" if m.value is None else f"{m.value:.4g}", m.unit, m.n, m.bar or "", "" if m.met is None else m.met)
+            (
+                n,
+                "" if m.value is None else f"{m.value:.4g}",
+                m.unit,
+                m.n,
+                m.threshold or "",
+                "" if m.passed is None else m.passed,
+            )
             for n, m in found.items()
         ]
         stdout().print(table("proof", ("measure", "value", "unit", "n", "bar", "met"), rows))
@@ -207,11 +215,13 @@ class Proof:
             "free.states_equal": None,
         }
         found = {
-            f"{label}_{name.replace('.', '_')}": measure.model_copy(update={"bar": bar if bars else None})
+            f"{label}_{name.replace('.', '_')}": measure.model_copy(update={"threshold": bar if bars else None})
             for name, bar in wanted.items()
             if (measure := compared.measures.get(name)) is not None
         }
-        return found | {f"{label}_gate_misses": Measure(value=float(len(compared.misses)), unit="limits", bar="== 0")}
+        return found | {
+            f"{label}_gate_misses": Measure(value=float(len(compared.misses)), unit="limits", threshold="== 0")
+        }
 
     def _gate(self) -> Measures:
         with self._trials("gate") as (bench, told):
@@ -239,11 +249,11 @@ class Proof:
     def _drift(self) -> Measures:
         compared = self._compare("int8", write_clips(self.folder / "long", HELD_OUT, 1, self.size.drift))
         # The interval holds zero: neither side of it is beyond.
-        found = {f"int8_drift_{k}": m.model_copy(update={"bar": None}) for k, m in _drifts(compared).items()}
+        found = {f"int8_drift_{k}": m.model_copy(update={"threshold": None}) for k, m in _drifts(compared).items()}
         away = sum(not d.low <= 0 <= d.high for d in compared.drifts.values())
         n = min((d.n for d in compared.drifts.values()), default=0)
         value = float(away) if compared.drifts else None
-        return found | {"int8_drift_curves_with_a_slope": Measure(value=value, unit="curves", n=n, bar="== 0")}
+        return found | {"int8_drift_curves_with_a_slope": Measure(value=value, unit="curves", n=n, threshold="== 0")}
 
     def _drift_shaken(self) -> Measures:
         """What drift there is without any 8 bits."""
@@ -252,7 +262,7 @@ class Proof:
             other = shaken(bundle, bundle.variant("fp32"), Path(folder) / "shaken")
             long = write_clips(self.folder / "long", HELD_OUT, 1, self.size.drift)
             compared = self._compare("fp32", long, other)
-        return {f"shaken_drift_{k}": m.model_copy(update={"bar": None}) for k, m in _drifts(compared).items()}
+        return {f"shaken_drift_{k}": m.model_copy(update={"threshold": None}) for k, m in _drifts(compared).items()}
 
     def _memory(self) -> Measures:
         clips = find_clips(write_clips(self.folder / "train", "train", 4, 125))

@@ -16,10 +16,11 @@ from tests.benchmarks.children import commit
 from tests.benchmarks.gpu.compare import Measures, agree, measures, timed
 from tests.benchmarks.gpu.report import gpu_table
 from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, Way, obstacle
+from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, report_errors, require_bundle, require_file
-from wanedge.figures import Figures, machine_facts, made
 from wanedge.model import Model
+from wanedge_calibration.results import Provenance, Results
 from wanedge_runtimes.doctor import Facts, collect
 from wanedge_runtimes.errors import RuntimeUnavailable, WanEdgeError
 from wanedge_runtimes.runtime import RuntimeOptions
@@ -56,9 +57,11 @@ def gpu(
         run = _Run(opened, weights, units, facts, found)
         for way in WAYS:
             run.go(way)
-        figures = Figures(
+        figures = Results(
             machine=machine_facts() | {"model": opened.manifest.model.name, "weights": opened.manifest.weights},
-            made=made(shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]), commit(), opened.digest),
+            made=Provenance.now(
+                shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]), commit(), opened.digest
+            ),
             measures=run.measures,
         )
         figures.write(out / "gpu.json")

@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from wanedge.cli.timing import Sample, made_up_user, time_units
-from wanedge.figures import Measure, percentile
+from wanedge.benchmark import Sample, synthetic_user, time_units
 from wanedge.model import Model
 from wanedge.streaming import Streamer
+from wanedge_calibration.results import Measure
+from wanedge_calibration.statistics import percentile
 from wanedge_runtimes.dtypes import storage_dtype
 from wanedge_runtimes.runtime import Array
 
@@ -44,7 +45,7 @@ def agree(reference: Model, candidate: Model, units: int, seed: int = 0) -> Agre
     for index in range(units):
         tensors, about = ours.snapshot()
         theirs.restore(as_states_of(candidate, tensors), about)
-        user = made_up_user(reference.config, index, seed)
+        user = synthetic_user(reference.config, index, seed)
         a, b = ours.step(user), theirs.step(user)
         found.error.append(float(np.abs(a.audio - b.audio).max() / max(float(np.abs(a.audio).max()), 1e-6)))
         found.tokens.append((a.tokens, a.state) == (b.tokens, b.state))
@@ -76,7 +77,10 @@ def measures(
     found: Measures = {
         f"{name}_audio_error_p99": errors.measure("ratio", f"<= {TOLERANCE[precision]:.2f}"),
         f"{name}_tokens_equal": Measure(
-            value=sum(agreement.tokens) / len(agreement.tokens), unit="share", n=len(agreement.tokens), bar=">= 0.99"
+            value=sum(agreement.tokens) / len(agreement.tokens),
+            unit="share",
+            n=len(agreement.tokens),
+            threshold=">= 0.99",
         ),
     }
     stages = dict.fromkeys(stage for sample in samples for stage in sample.stages_ms)

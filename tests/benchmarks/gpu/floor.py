@@ -11,8 +11,8 @@ import torch
 from tests.benchmarks.contenders import WORLD
 from tests.benchmarks.floor import Rates, floor_ms, unit_costs
 from tests.benchmarks.meter import metered
+from wanedge.benchmark import synthetic_user
 from wanedge.bundle import Bundle
-from wanedge.cli.timing import made_up_user
 from wanedge.model import Model
 from wanedge.streaming import Streamer
 
@@ -30,7 +30,7 @@ def unit_floor_ms(bundle: Bundle, reference: Model, device: str) -> float:
     streamer = Streamer(measured, WORLD)
     for index in range(2):  # the second has a clean pass behind it
         meter.ran.clear()
-        streamer.step(made_up_user(reference.config, index, seed=0))
+        streamer.step(synthetic_user(reference.config, index, seed=0))
     work = [run.work for run in meter.ran]
     costs = unit_costs(work, lambda component: bundle.graph(component, reference.variant)[0])
     halved = [cost.__class__(cost.flops, cost.moved / 2) for cost in (costs[each] for each in work)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tests.benchmarks.gpu.compare import PERCENTILES
-from wanedge.figures import Figures, Measure
+from wanedge_calibration.results import Measure, Results
 
 
-def gpu_table(figures: Figures, ways: Sequence[str], skipped: Mapping[str, str]) -> str:
+def gpu_table(figures: Results, ways: Sequence[str], skipped: Mapping[str, str]) -> str:
     """Markdown: what ran, in the order of the ways, and below it what did not, with the reason."""
     measures = figures.measures
     stages = [
@@ -44,7 +44,7 @@ def _number(measure: Measure | None) -> str:
     if measure is None or measure.value is None:
         return "-"
     text = f"{measure.value:.3g}"
-    return f"**{text}, missed**" if measure.met is False else text
+    return f"**{text}, missed**" if measure.passed is False else text
 
 
 def _listed(value: object) -> list[object]:

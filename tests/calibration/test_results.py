@@ -1,4 +1,4 @@
-"""Figures say what was measured and whether it meets its bar, and survive the disk unchanged."""
+"""Results: what was measured, whether it passes its threshold, and files that read back as written."""
 
 import json
 import platform
@@ -11,18 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from wanedge.figures import Figures, FiguresError, Measure, bootstrap, machine_facts, made, percentile
+from wanedge.benchmark import machine_facts
+from wanedge_calibration.results import Measure, Provenance, Results, ResultsError
+from wanedge_calibration.statistics import bootstrap, percentile
 from wanedge_runtimes.errors import InputError
 
 finite = st.floats(-1e6, 1e6)
 
 
-def figures(**measures: Measure) -> Figures:
-    return Figures(machine={"cores": 2}, made=made("make bench", "abc", "0" * 64), measures=measures)
+def results(**measures: Measure) -> Results:
+    return Results(machine={"cores": 2}, made=Provenance.now("make bench", "abc", "0" * 64), measures=measures)
 
 
 @pytest.mark.parametrize(
-    ("bar", "value", "met"),
+    ("threshold", "value", "passed"),
     [
         ("<= 0.60", 0.6, True),
         ("<= 0.60", 0.61, False),
@@ -36,38 +38,40 @@ def figures(**measures: Measure) -> Figures:
         (None, 5, None),
     ],
 )
-def test_met_follows_from_value_and_bar(bar, value, met):
-    assert Measure(value=value, unit="ms", bar=bar).met is met
+def test_passed_follows_from_value_and_threshold(threshold, value, passed):
+    assert Measure(value=value, unit="ms", threshold=threshold).passed is passed
 
 
-@pytest.mark.parametrize("bar", ["0.60", "<=0.60", "about 3", "<= 3 ms", ""])
-def test_a_bar_that_cannot_be_read_is_refused(bar):
+@pytest.mark.parametrize("threshold", ["0.60", "<=0.60", "about 3", "<= 3 ms", ""])
+def test_a_threshold_that_cannot_be_read_is_refused(threshold):
     with pytest.raises(ValidationError, match="cannot be read"):
-        Measure(value=1, unit="ms", bar=bar)
+        Measure(value=1, unit="ms", threshold=threshold)
 
 
-def test_a_missed_bar_stays_in_the_file(tmp_path: Path):
-    slow, fast = (Measure(value=value, unit="ms", bar="<= 120") for value in (130, 1))
-    figures(slow=slow, fast=fast).write(tmp_path / "bench.json")
+def test_a_missed_threshold_stays_in_the_file(tmp_path: Path):
+    slow, fast = (Measure(value=value, unit="ms", threshold="<= 120") for value in (130, 1))
+    results(slow=slow, fast=fast).write(tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
     assert written["measures"]["slow"]["met"] is False
-    assert list(Figures.read(tmp_path / "bench.json").missed) == ["slow"]
+    assert list(Results.read(tmp_path / "bench.json").missed) == ["slow"]
 
 
 @settings(max_examples=25)  # each example waits for the disk
-@given(value=finite, low=finite, span=st.floats(0, 1e6), n=st.integers(1, 10**6), bar=st.sampled_from(["< 0", None]))
-def test_figures_read_back_as_written(tmp_path_factory, value, low, span, n, bar):
+@given(
+    value=finite, low=finite, span=st.floats(0, 1e6), n=st.integers(1, 10**6), threshold=st.sampled_from(["< 0", None])
+)
+def test_results_read_back_as_written(tmp_path_factory, value, low, span, n, threshold):
     path = tmp_path_factory.mktemp("figures") / "f.json"
-    before = figures(m=Measure(value=value, unit="dB", low=low, high=low + span, n=n, bar=bar))
+    before = results(m=Measure(value=value, unit="dB", low=low, high=low + span, n=n, threshold=threshold))
     before.write(path)
-    assert Figures.read(path) == before
+    assert Results.read(path) == before
 
 
 def test_the_order_of_measures_does_not_change_the_file(tmp_path: Path):
     a, b = Measure(value=1, unit="ms"), Measure(value=2, unit="ms")
-    when = made("make bench", None, None)
-    Figures(machine={}, made=when, measures={"a": a, "b": b}).write(tmp_path / "1.json")
-    Figures(machine={}, made=when, measures={"b": b, "a": a}).write(tmp_path / "2.json")
+    when = Provenance.now("make bench", None, None)
+    Results(machine={}, made=when, measures={"a": a, "b": b}).write(tmp_path / "1.json")
+    Results(machine={}, made=when, measures={"b": b, "a": a}).write(tmp_path / "2.json")
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
 
 
@@ -76,6 +80,7 @@ def test_the_order_of_measures_does_not_change_the_file(tmp_path: Path):
     [
         lambda f: f["measures"]["m"].update(met=True),
         lambda f: f["measures"]["m"].update(met=None),
+        lambda f: f["measures"]["m"].update(threshold=f["measures"]["m"].pop("bar")),
         lambda f: f["measures"]["m"].update(comment="fine"),
         lambda f: f["measures"]["m"].update(value="130"),
         lambda f: f["measures"]["m"].update(low=2, high=1),
@@ -83,28 +88,38 @@ def test_the_order_of_measures_does_not_change_the_file(tmp_path: Path):
         lambda f: f.update(version=2),
         lambda f: f.pop("machine"),
     ],
-    ids=["met is wrong", "met is missing", "extra field", "text value", "low above high", "hash", "version", "machine"],
+    ids=[
+        "met is wrong",
+        "met is missing",
+        "Python name",
+        "extra field",
+        "text value",
+        "low above high",
+        "hash",
+        "version",
+        "machine",
+    ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, damage):
     path = tmp_path / "f.json"
-    figures(m=Measure(value=130, unit="ms", bar="<= 120")).write(path)
+    results(m=Measure(value=130, unit="ms", threshold="<= 120")).write(path)
     content = json.loads(path.read_text())
     damage(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(FiguresError, match=r"f\.json is not a file of figures"):
-        Figures.read(path)
+    with pytest.raises(ResultsError, match=r"f\.json is not a file of results"):
+        Results.read(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "NaN"])
 def test_what_is_no_json_object_is_refused(tmp_path: Path, text):
     (tmp_path / "f.json").write_text(text)
-    with pytest.raises(FiguresError, match="is not a file of figures"):
-        Figures.read(tmp_path / "f.json")
+    with pytest.raises(ResultsError, match="is not a file of results"):
+        Results.read(tmp_path / "f.json")
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path):
-    with pytest.raises(FiguresError, match="make bench"):
-        Figures.read(tmp_path / "none.json")
+    with pytest.raises(ResultsError, match="make bench"):
+        Results.read(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -115,11 +130,11 @@ def test_what_json_cannot_hold_is_no_measure(value):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "f.json"
-    figures(m=Measure(value=1, unit="ms")).write(path)
+    results(m=Measure(value=1, unit="ms")).write(path)
     before = path.read_bytes()
     full = OSError(28, "No space left on device")
-    with patch.object(Path, "write_text", side_effect=full), pytest.raises(FiguresError, match="No space"):
-        figures(m=Measure(value=2, unit="ms")).write(path)
+    with patch.object(Path, "write_text", side_effect=full), pytest.raises(ResultsError, match="No space"):
+        results(m=Measure(value=2, unit="ms")).write(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
 
@@ -193,10 +208,10 @@ def test_statistics_of_nothing_are_refused(samples):
         bootstrap(np.mean, samples)
 
 
-def test_what_was_not_measured_misses_its_bar_and_is_no_number():
-    nothing = Measure(value=None, unit="share", n=0, bar=">= 0.95")
-    assert nothing.met is False
-    assert Measure(value=None, unit="share", n=0).met is None
+def test_what_was_not_measured_misses_its_threshold_and_is_no_number():
+    nothing = Measure(value=None, unit="share", n=0, threshold=">= 0.95")
+    assert nothing.passed is False
+    assert Measure(value=None, unit="share", n=0).passed is None
     assert Measure.model_validate_json(nothing.model_dump_json()) == nothing
     for value, n in ((None, 3), (0.5, 0)):
         with pytest.raises(ValidationError, match="without samples"):
