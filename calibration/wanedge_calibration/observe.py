@@ -1,4 +1,4 @@
-"""Executables that tell somebody what every run of theirs gave. The Streamer drives them like any other."""
+"""Executables that report every run. The Streamer drives them like any other."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,25 +8,25 @@ from wanedge_runtimes.runtime import Call, Executable
 from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 
 OnRun = Callable[[str, Call], None]
-"""Told component and call after each run; the call's inputs and outputs are valid until its next run."""
+"""Called with component and call after each run; the call's inputs and outputs are valid until its next run."""
 
 
-def observed(model: Model, told: OnRun) -> Model:
-    """The model, with every run of its graphs reported to `told`."""
-    return replace(model, graphs={name: _observed(graph, told) for name, graph in model.graphs.items()})
+def observed(model: Model, on_run: OnRun) -> Model:
+    """The model, with every run of its graphs reported to `on_run`."""
+    return replace(model, graphs={name: _observed(graph, on_run) for name, graph in model.graphs.items()})
 
 
-def _observed(executable: Executable, told: OnRun) -> Executable:
-    return WrappedExecutable(executable, lambda call, _state, _dims: _Observed(call, executable.spec.component, told))
+def _observed(executable: Executable, on_run: OnRun) -> Executable:
+    return WrappedExecutable(executable, lambda call, _state, _dims: _Observed(call, executable.spec.component, on_run))
 
 
 class _Observed(WrappedCall):
     """Reports after it ran."""
 
-    def __init__(self, call: Call, component: str, told: OnRun) -> None:
+    def __init__(self, call: Call, component: str, on_run: OnRun) -> None:
         super().__init__(call)
-        self._component, self._told = component, told
+        self._component, self._on_run = component, on_run
 
     def run(self) -> None:
         self.call.run()
-        self._told(self._component, self.call)
+        self._on_run(self._component, self.call)

@@ -1,4 +1,4 @@
-"""From a float variant, a calibration and a recipe to a quantized variant in the bundle."""
+"""Quantize: a float variant, a calibration and a recipe give a quantized variant in the bundle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,16 +7,15 @@ from pathlib import Path
 from onnx import ModelProto
 
 from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
-from wanedge_calibration.calibrators import Range, calibrate_range, represented_db
+from wanedge_calibration.eight_bits import Range, calibrate_range, represented_db, smooth
 from wanedge_calibration.errors import CalibrationError, QuantizationError
+from wanedge_calibration.graph.editing import read_graph, write_graph
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.rewrite import rewrite
 from wanedge_calibration.graph.sites import Site, find_sites
-from wanedge_calibration.graph.storage import read_graph, write_graph
 from wanedge_calibration.recipe import Form, Mode, Precision, Recipe, default_mode
 from wanedge_calibration.rollout.calibrate import float_variant
-from wanedge_calibration.rollout.file import ROLLOUT, Calibration, model_digest, read_calibration
-from wanedge_calibration.smoothing import smooth
+from wanedge_calibration.rollout.recording import ROLLOUT, Calibration, model_digest, read_calibration
 
 RECIPES = "calibration"  # the bundle's folder for them
 _KIND = {"fp32": "qdq", "fp16": "fp16"}  # how a Q/DQ variant is called, by the float precision around its products
@@ -159,12 +158,12 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
         made = Made.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
         contents = bundle.manifest.contents.with_variant(variant, {}, made)
         new = {g for files in graphs.values() for g in (files.graph, *files.data)}
-        kept = new | {contents.tokenizer}
+        remaining = new | {contents.tokenizer}
         if only:
             contents = contents.model_copy(update={"variants": (variant,)})
         for relative in bundle.manifest.files:
             stale = relative.startswith(f"{folder}/") and relative not in new
-            if stale or (only and relative not in kept):
+            if stale or (only and relative not in remaining):
                 writer.remove(relative)
         return writer.finish(contents)
 
@@ -190,7 +189,7 @@ def _check(source: Source, recipe: Recipe) -> None:
         raise QuantizationError(
             f"the recipe was made with calibration {str(recipe.calibration)[:12]}, "
             f"the bundle has {source.calibration_sha256[:12]}",
-            hint="quantize anew: wanedge quantize BUNDLE --precision int8; or calibrate with the same clips",
+            hint="quantize again: wanedge quantize BUNDLE --precision int8; or calibrate with the same clips",
         )
     _check_components(recipe.components, source)
 

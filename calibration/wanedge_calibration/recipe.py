@@ -1,4 +1,4 @@
-"""The recipe: what becomes of every layer. A person can read and edit it; the same recipe gives the same bytes.
+"""The recipe: the mode of every layer. A person can read and edit it; the same recipe gives the same bytes.
 
 wanedge_recipe: 1
 precision: int8
@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
-from wanedge_calibration.calibrators import KEPT, Method
+from wanedge_calibration.eight_bits import KEPT, Method
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.sites import Site
 from wanedge_runtimes.strict import Strict
@@ -67,7 +67,7 @@ class Recipe(Strict):
         except OSError as error:
             raise QuantizationError(f"{path} cannot be read: {error.strerror}", hint=f"ls {path.parent}") from error
         except yaml.YAMLError as error:
-            raise QuantizationError(f"{path} is not YAML: {error}", hint="correct it, or quantize anew") from error
+            raise QuantizationError(f"{path} is not YAML: {error}", hint="correct it, or quantize again") from error
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"

@@ -22,8 +22,8 @@ from tests.media import user_units
 from wanedge.bundle import Bundle, BundleWriter, Contents
 from wanedge.config import FRAMES_PER_UNIT
 from wanedge_calibration.clips import find_clips, save_units
+from wanedge_calibration.graph.editing import read_graph
 from wanedge_calibration.graph.sites import weights
-from wanedge_calibration.graph.storage import read_graph
 from wanedge_calibration.results import Measure, Results
 
 times = st.lists(st.floats(0.5, 500.0), min_size=1, max_size=40)

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanedge_calibration.calibrators import Method, calibrate_range, represented_db
+from wanedge_calibration.eight_bits import Method, activation_scale, calibrate_range, quantize_weight, represented_db
 from wanedge_calibration.errors import CalibrationError
-from wanedge_calibration.numbers8 import activation_scale, quantize_weight
-from wanedge_calibration.rollout.histogram import BINS, Histogram
+from wanedge_calibration.rollout.recording import BINS, Histogram
 
 METHODS: tuple[Method, ...] = ("max", "percentile", "entropy", "mse")
 

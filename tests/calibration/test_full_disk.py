@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from wanedge.bundle import Bundle
 from wanedge.cli.app import build_app
 from wanedge_calibration.clips import Clip
-from wanedge_calibration.rollout.file import ROLLOUT
+from wanedge_calibration.rollout.recording import ROLLOUT
 
 Disk = Callable[[int], Path]
 

@@ -8,7 +8,7 @@ from tests.media import user_units
 from wanedge.model import Model
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.quantize import Source, default_recipe
-from wanedge_calibration.search import pays
+from wanedge_calibration.search import mixed
 from wanedge_calibration.search.mixed import Mixed, search_mixed
 from wanedge_calibration.search.trials import Bench, layer_trials, trial_bench
 
@@ -38,7 +38,7 @@ def test_a_tighter_budget_is_kept_by_giving_layers_back(source: Source, monkeypa
         ms = {"float": 1.0, "quantized": 0.5}
         return {name: dict.fromkeys(model.graphs, ms[name]) for name, model in models.items()}
 
-    monkeypatch.setattr(pays, "component_ms", faster)
+    monkeypatch.setattr(mixed, "component_ms", faster)
     start = searched(source, 5.0)
     found = searched(source, start.mixed_db + 3.0)
     assert found.mixed_db >= start.mixed_db + 3.0

@@ -86,7 +86,7 @@ def test_smoothing_keeps_the_function_and_moves_the_outliers(source: Source) -> 
     channels = {t: k.copy() for (c, t), k in source.calibration.recording.channels.items() if c == "backbone"}
     for largest in channels.values():
         largest[3] *= 100  # as if one channel were an outlier
-    from wanedge_calibration.smoothing import smooth
+    from wanedge_calibration.eight_bits import smooth
 
     smoothed = source.graph("backbone")
     done = smooth(smoothed, find_sites(smoothed), channels, 0.5)

@@ -12,9 +12,9 @@ from tests.media import user_units
 from wanedge.bundle import Bundle
 from wanedge.model import Model
 from wanedge.streaming import Streamer
+from wanedge_calibration.eight_bits import quantize_weight
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.placement import placement_faults
-from wanedge_calibration.numbers8 import quantize_weight
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Precision
 from wanedge_export.build import block_profiles, build_engine

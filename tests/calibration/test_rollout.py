@@ -15,10 +15,9 @@ from wanedge_calibration.clips import Clip, find_clips, save_units
 from wanedge_calibration.errors import CalibrationError, NotFinite
 from wanedge_calibration.quantize import Source
 from wanedge_calibration.rollout import calibrate as module
-from wanedge_calibration.rollout.calibrate import calibrate
-from wanedge_calibration.rollout.file import ROLLOUT, read_calibration
+from wanedge_calibration.rollout.calibrate import Recorder, calibrate
 from wanedge_calibration.rollout.moment import fill_level, fill_levels
-from wanedge_calibration.rollout.record import Recorder
+from wanedge_calibration.rollout.recording import ROLLOUT, read_calibration
 from wanedge_runtimes.errors import InputError
 
 

@@ -19,9 +19,10 @@ from wanedge.cli.app import build_app
 from wanedge.model import Model
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import NotFinite, ValidationError
-from wanedge_calibration.graph.storage import read_graph, write_graph
+from wanedge_calibration.graph.editing import read_graph, write_graph
 from wanedge_calibration.validation.gate import Gate
-from wanedge_calibration.validation.validate import Compared, compare, inspect_files
+from wanedge_calibration.validation.static import inspect_files
+from wanedge_calibration.validation.validate import Compared, compare
 
 # Random weights have no margin between tokens, so nothing is asked of the words.
 GATE = Gate(
@@ -99,7 +100,7 @@ def test_an_interrupted_validation_goes_on(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compared(quantized, clips, tmp_path, told=stop)
+        compared(quantized, clips, tmp_path, on_progress=stop)
     assert len(list(tmp_path.glob("*.json"))) == 1
     kept = next(tmp_path.glob("*.json")).stat().st_mtime_ns
     assert compared(quantized, clips, tmp_path).results == honest.results
@@ -107,7 +108,7 @@ def test_an_interrupted_validation_goes_on(
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_the_files_alone_betray_each_kind_of_sabotage(quantized: Bundle, tmp_path: Path, kind: str) -> None:
+def test_the_files_alone_show_each_kind_of_sabotage(quantized: Bundle, tmp_path: Path, kind: str) -> None:
     """On the backbone where it has such a thing, else on the picture's decoder."""
     for component in ("backbone", "video_decoder"):
         model = read_graph(quantized.graph(component, "int8")[0])

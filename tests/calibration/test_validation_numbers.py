@@ -15,10 +15,10 @@ from wanedge_calibration.validation.metrics import (
     logits_divergence,
     psnr_db,
     snr_db,
+    speech_quality,
     ssim,
     state_lag,
 )
-from wanedge_calibration.validation.speech import speech_quality
 
 
 def test_known_signals_have_known_numbers() -> None:

@@ -1,4 +1,4 @@
-"""Do Q and DQ stand where a runtime can use them? A pure function of a graph; every graph that we write passes it."""
+"""Check that Q and DQ stand where a runtime can use them. Every graph that we write passes it."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ _TYPES = {"tensorrt": {TensorProto.INT8, TensorProto.FLOAT8E4M3FN}, "cpu": {Tens
 
 
 def placement_faults(model: ModelProto, form: Form) -> list[str]:
-    """What is wrong, one sentence each; empty when nothing is.
+    """Return the faults, one sentence each; empty when there is none.
 
     tensorrt (NVIDIA's explicit quantization): zero-points are 0; activations have one scale, weights one per output
     channel; each Q is followed by its DQ with the same scale; a DQ feeds a weighted operator and nothing else; both
@@ -87,9 +87,9 @@ class _Checker:
             yield f"{node.name}: scales {scale.shape} for a weight {stored.shape} along axis {axis}"
         for reader in self.readers.get(node.output[0], []):
             transposed = reader.op_type == "Gemm" and attribute(reader, "transB", 0)
-            wanted = 0 if reader.op_type == "Conv" or transposed else 1
-            if axis != wanted:
-                yield f"{node.name}: the weight of {reader.name!r} has scales along axis {axis}, not {wanted}"
+            expected = 0 if reader.op_type == "Conv" or transposed else 1
+            if axis != expected:
+                yield f"{node.name}: the weight of {reader.name!r} has scales along axis {axis}, not {expected}"
 
     def _weighted(self, node: NodeProto) -> Iterator[str]:
         quantized = [self._is_dequantized(name) for name in node.input[:2]]

@@ -1,4 +1,4 @@
-"""Write a float graph anew in 8 bits, in the form that its runtime takes.
+"""Rewrite a float graph in 8 bits, in the form that its runtime takes.
 
 tensorrt: Q/DQ pairs on the inputs of MatMul, Gemm, Conv and ConvTranspose; symmetric; activations per tensor, weights
     per output channel (TensorRT's explicit quantization). The same file runs in ONNX Runtime, exactly.
@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from wanedge_calibration.calibrators import Range
+from wanedge_calibration.eight_bits import Format, Range, activation_scale, broadcast, quantize_weight
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.sites import Site, attribute, weights
-from wanedge_calibration.numbers8 import Format, activation_scale, broadcast, quantize_weight
 from wanedge_calibration.recipe import Form, Mode
 from wanedge_runtimes.runtime import Array
 
@@ -53,7 +52,7 @@ class _Writer:
     range_of: RangeOf
     nodes: list[NodeProto] = field(default_factory=list)
     added: dict[str, TensorProto] = field(default_factory=dict)
-    made: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.values: dict[str, Array] = weights(self.model)
@@ -98,8 +97,8 @@ class _Writer:
     def _activation(self, tensor: str, kind: Format, computed: np.dtype[Any]) -> str:
         """Q and DQ after `tensor`, once for all its readers of one kind; scales are of the type it is computed in."""
         base = f"{tensor}.{kind}"
-        if base not in self.made:
-            self.made.add(base)
+        if base not in self.written:
+            self.written.add(base)
             scale, zero = activation_scale(self.range_of(tensor), kind)
             self._add(f"{base}.scale", scale.astype(computed))
             self._add(f"{base}.zero_point", zero)
@@ -108,8 +107,8 @@ class _Writer:
 
     def _weight(self, site: Site, kind: Format) -> str:
         base = f"{site.weight}.{kind}"
-        if base not in self.made:
-            self.made.add(base)
+        if base not in self.written:
+            self.written.add(base)
             parts = quantize_weight(self.values[site.weight], site.axis, kind)
             for name, part in zip((Q_SUFFIX, ".scale", ".zero_point"), parts, strict=True):
                 self._add(base + name, part)
@@ -152,8 +151,8 @@ class _Writer:
     def _store_int8(self, node: NodeProto, site: Site) -> None:
         stored, scale, _ = quantize_weight(self.values[site.weight], site.axis, "int8")
         name, rank = f"{site.weight}.int8", stored.ndim
-        if name not in self.made:
-            self.made.add(name)
+        if name not in self.written:
+            self.written.add(name)
             self._add(f"{name}.stored", stored)
             self._add(f"{name}.scale", broadcast(scale, rank, site.axis))
             self._node("Cast", [f"{name}.stored"], f"{name}.cast", to=TensorProto.FLOAT)
@@ -162,8 +161,8 @@ class _Writer:
 
     def _narrow(self, node: NodeProto, site: Site) -> None:
         name = f"{site.weight}.fp16"
-        if name not in self.made:
-            self.made.add(name)
+        if name not in self.written:
+            self.written.add(name)
             self._add(f"{name}.stored", self.values[site.weight].astype(np.float16))
             self._node("Cast", [f"{name}.stored"], f"{name}.widened", to=TensorProto.FLOAT)
         node.input[list(node.input).index(site.weight)] = f"{name}.widened"

@@ -78,5 +78,5 @@ def weights(model: ModelProto) -> dict[str, Array]:
 
 
 def _factor(node: NodeProto) -> tuple[float, float]:
-    found = {a.name: a.f for a in node.attribute}
-    return found.get("alpha", 1.0), found.get("beta", 1.0)
+    factors = {a.name: a.f for a in node.attribute}
+    return factors.get("alpha", 1.0), factors.get("beta", 1.0)

@@ -1,24 +1,38 @@
 """The whole of `wanedge calibrate`: resume, roll out clip after clip, put the file into the bundle."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from wanedge.bundle import Bundle, BundleWriter, Made, Variant
-from wanedge_calibration.clips import Clip
-from wanedge_calibration.errors import CalibrationError
-from wanedge_calibration.rollout.file import (
+from wanedge.config import ModelConfig
+from wanedge.model import STREAMING_COMPONENTS, Model
+from wanedge.streaming import Streamer
+from wanedge_calibration.clips import Clip, clip_units
+from wanedge_calibration.errors import CalibrationError, NotFinite
+from wanedge_calibration.graph.editing import mark_outputs, read_graph
+from wanedge_calibration.graph.sites import find_sites
+from wanedge_calibration.observe import observed
+from wanedge_calibration.rollout.moment import SPEECH_RMS, Moment, fill_levels
+from wanedge_calibration.rollout.recording import (
     ROLLOUT,
     Calibration,
+    Key,
+    Recording,
     model_digest,
     read_calibration,
     uncovered,
     write_calibration,
 )
-from wanedge_calibration.rollout.moment import fill_levels
-from wanedge_calibration.rollout.record import Recorder, instrumented
+from wanedge_runtimes.registry import open_runtime
+from wanedge_runtimes.runtime import Call, RuntimeOptions
 
-Progress = Callable[[Clip, int], None]
+OnUnit = Callable[[int], None]
+OnProgress = Callable[[Clip, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ def calibrate(
     seed: int = 0,
     limit: int | None = None,
     threads: int = 0,
-    progress: Progress = lambda _clip, _units: None,
+    on_progress: OnProgress = lambda _clip, _units: None,
 ) -> Outcome:
     """Roll the float variant out over `clips` and store what its tensors saw in the bundle.
 
@@ -59,7 +73,7 @@ def calibrate(
                 continue
             # A copy would double the memory; instead a clip counts only once it was streamed whole.
             recorder = Recorder(model, calibration.recording)
-            units = recorder.stream(clip, limit, world, seed, lambda n, c=clip: progress(c, n))  # type: ignore[misc]
+            units = recorder.stream(clip, limit, world, seed, lambda n, c=clip: on_progress(c, n))  # type: ignore[misc]
             calibration.clips.append({"name": clip.name, "sha256": clip.sha256, "units": units})
             write_calibration(calibration, partial)
     written = _store(bundle, calibration)
@@ -77,12 +91,12 @@ def _resumed(partial: Path, digest: str, clips: Sequence[Clip], world: str, seed
     if not partial.is_file():
         return None
     try:
-        found = read_calibration(partial, digest)
+        recorded = read_calibration(partial, digest)
     except CalibrationError:
         return None  # of other weights: nothing of it can be used
     ours = {clip.sha256 for clip in clips}
-    same = (found.world, found.seed) == (world, seed) and all(entry["sha256"] in ours for entry in found.clips)
-    return found if same else None
+    same = (recorded.world, recorded.seed) == (world, seed) and all(entry["sha256"] in ours for entry in recorded.clips)
+    return recorded if same else None
 
 
 def _store(bundle: Bundle, calibration: Calibration) -> Bundle:
@@ -90,3 +104,66 @@ def _store(bundle: Bundle, calibration: Calibration) -> Bundle:
         writer.add_file(ROLLOUT, calibration.to_bytes())
         made = Made.now("wanedge calibrate")
         return writer.finish(bundle.manifest.contents.model_copy(update={"made": made}))
+
+
+@dataclass(frozen=True)
+class Instrumented:
+    """A model whose graphs show their sites' inputs. marked: component -> tensor -> axis of its channels."""
+
+    model: Model
+    marked: dict[str, dict[str, int]]
+
+
+@contextmanager
+def instrumented(bundle: Bundle, variant: Variant, threads: int = 0) -> Iterator[Instrumented]:
+    """Load `variant` with the input of every site as a further output."""
+    runtime = open_runtime("onnxruntime", RuntimeOptions(threads=threads))
+    plain = Model.load(bundle, "onnxruntime", variant.name, RuntimeOptions(threads=threads))
+    graphs, marked = {}, {}
+    with TemporaryDirectory(prefix="wanedge-calibrate-") as folder:
+        for name in STREAMING_COMPONENTS:
+            path, spec = bundle.graph(name, variant)
+            sites = [s for s in find_sites(read_graph(path)) if s.op != "Gather"]
+            marked[name] = {s.reads: 1 if s.op.startswith("Conv") else -1 for s in sites}
+            target = Path(folder) / f"{name}.onnx"
+            graphs[name] = runtime.load(target, mark_outputs(path, spec, list(marked[name]), target))
+        yield Instrumented(replace(plain, graphs=graphs), marked)
+
+
+class Recorder:
+    """Streams clips and fills a Recording. Statistics only: memory is the same after a unit and after an hour."""
+
+    def __init__(self, source: Instrumented, recording: Recording) -> None:
+        self.recording = recording
+        self._marked = source.marked
+        self._config: ModelConfig = source.model.config
+        self._moment = Moment(self._config)
+        self._model = observed(source.model, self._see)
+
+    def stream(
+        self, clip: Clip, limit: int | None = None, world: str = "", seed: int = 0, on_progress: OnUnit | None = None
+    ) -> int:
+        """Roll the model out over one clip from a cold start; returns the units. Raises NotFinite."""
+        self._moment = Moment(self._config)
+        streamer = Streamer(self._model, world, seed=seed)
+        units = 0
+        for user in clip_units(clip, self._config, limit):
+            self._moment.unit = user.index
+            speech = float(np.sqrt(np.mean(np.square(user.audio)))) > SPEECH_RMS
+            streamer.step(user)
+            self.recording.coverage.add(self._moment.fill, speech)
+            units += 1
+            if on_progress is not None:
+                on_progress(units)
+        return units
+
+    def _see(self, component: str, call: Call) -> None:
+        phase, fill = self._moment.phase(component, call), self._moment.fill
+        for tensor, axis in self._marked[component].items():
+            values = call.outputs[tensor] if tensor in call.outputs else call.inputs[tensor]
+            if not np.isfinite(values).all():
+                raise NotFinite(
+                    f"{component}: tensor {tensor!r} holds NaN or infinity in unit {self._moment.unit} ({phase})",
+                    hint="look at the layer before it: its weights, or the export; wanedge verify BUNDLE",
+                )
+            self.recording.add(Key(component, tensor, phase, fill), values, axis)

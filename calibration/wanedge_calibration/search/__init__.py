@@ -1,1 +1,1 @@
-"""Mixed precision by measurement: what each layer costs (trials.py), what pays (pays.py), what to keep (mixed.py)."""
+"""Mixed precision by measurement: the cost of each layer (trials.py), profiling and the search (mixed.py)."""

@@ -10,17 +10,16 @@ from tempfile import TemporaryDirectory
 from wanedge.bundle import Bundle
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.units import UserUnit
-from wanedge_calibration.graph.storage import write_graph
+from wanedge_calibration.graph.editing import write_graph
 from wanedge_calibration.quantize import Source, quantized_graph
 from wanedge_calibration.recipe import Mode, Recipe
-from wanedge_calibration.validation.causes import OutputError, output_error
-from wanedge_calibration.validation.clip_job import ONE_THREAD
-from wanedge_calibration.validation.runs import run_clip
+from wanedge_calibration.validation.clip_runs import ONE_THREAD, run_clip
+from wanedge_calibration.validation.sensitivity import OutputError, output_error
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Executable
 
 Modes = Mapping[str, Mode]
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Bench:
     seed: int
     reference: Model
     folder: Path
-    _kept: dict[tuple[str, tuple[tuple[str, Mode], ...]], Executable] = field(default_factory=dict)
+    _cached: dict[tuple[str, tuple[tuple[str, Mode], ...]], Executable] = field(default_factory=dict)
     _written: int = 0
 
     def model(self, components: Mapping[str, Modes]) -> Model:
@@ -65,7 +64,7 @@ class Bench:
 
     def _graph(self, component: str, modes: Modes) -> Executable:
         key = (component, tuple(sorted(modes.items())))
-        if key not in self._kept:
+        if key not in self._cached:
             recipe = self.recipe.model_copy(update={"components": {component: dict(modes)}})
             place = self.folder / str(self._written)
             place.mkdir()
@@ -75,8 +74,8 @@ class Bench:
             loaded = open_runtime("onnxruntime", ONE_THREAD).load(place / f"{component}.onnx", spec)
             if len(modes) == 1:
                 return loaded  # one layer's trial comes once
-            self._kept[key] = loaded
-        return self._kept[key]
+            self._cached[key] = loaded
+        return self._cached[key]
 
 
 @contextmanager
@@ -89,7 +88,9 @@ def trial_bench(
         yield Bench(source, recipe, units, world, seed, reference, Path(folder))
 
 
-def layer_trials(bench: Bench, told: Told = lambda _d, _a: None, ray: str | None = None) -> list[LayerTrial]:
+def layer_trials(
+    bench: Bench, on_progress: OnProgress = lambda _d, _a: None, ray: str | None = None
+) -> list[LayerTrial]:
     """Every quantized layer of the streaming components, alone; the most harmful first.
 
     ray: address of a Ray cluster to spread the trials over; the numbers are the same.
@@ -102,23 +103,23 @@ def layer_trials(bench: Bench, told: Told = lambda _d, _a: None, ray: str | None
         if mode != "fp32"
     ]
     if ray is not None:
-        from wanedge_calibration.validation.cluster import spread
+        from wanedge_calibration.validation.parallel import spread
 
         job = _Job(bench.source.bundle.origin, bench.source.variant.name, bench.recipe, tuple(bench.units))
         jobs = [replace(job, world=bench.world, seed=bench.seed, trial=trial) for trial in plan]
-        errors = spread(_error_elsewhere, jobs, ray, told)
+        errors = spread(_error_elsewhere, jobs, ray, on_progress)
     else:
         errors = []
         for component, layer, mode in plan:
             errors.append(bench.error({component: {layer: mode}}).total)
-            told(len(errors), len(plan))
+            on_progress(len(errors), len(plan))
     sizes = {(c, s.node): s.size for c in STREAMING_COMPONENTS for s in bench.source.sites(c)}
-    found = [
+    trials = [
         # Of an element's 4 bytes 2 stay in fp16 and 1 in 8 bits.
         LayerTrial(c, layer, mode, error, sizes[(c, layer)] * (2 if mode == "fp16-weights" else 3))
         for (c, layer, mode), error in zip(plan, errors, strict=True)
     ]
-    return sorted(found, key=lambda t: -t.error)
+    return sorted(trials, key=lambda t: -t.error)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Does the candidate behave no worse? Outcomes of one evaluation on both bundles, compared item by item.
+"""Behaviour: outcomes of one evaluation on both bundles, compared item by item.
 
 What is right is for the model's own evaluation to say, which may take hours and lives elsewhere. It leaves a file of
 outcomes; validation reads two of them and never knows what was asked:
@@ -49,20 +49,21 @@ class Outcomes(Strict):
         Raises wanedge_calibration.errors.ValidationError: missing, damaged, or of other graphs.
         """
         again = (
-            "make it again with the model's evaluation, e.g. python -m samples.kiosk.evaluation BUNDLE --variant NAME"
+            "write it again with the model's evaluation, e.g. python -m samples.kiosk.evaluation BUNDLE --variant NAME"
         )
         try:
-            found = cls.model_validate_json(path.read_bytes())
+            outcomes = cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise NotComparable(f"{path} cannot be read: {error.strerror}", hint=again) from error
         except ValidationError as error:
             raise NotComparable(f"{path} holds no outcomes: {error.errors()[0]['msg']}", hint=again) from error
-        if found.graphs_sha256 != graphs_sha256:
+        if outcomes.graphs_sha256 != graphs_sha256:
             raise NotComparable(
-                f"{path} is of other graphs ({found.graphs_sha256[:12]}) than those validated ({graphs_sha256[:12]})",
+                f"{path} is of other graphs ({outcomes.graphs_sha256[:12]}) "
+                f"than those validated ({graphs_sha256[:12]})",
                 hint=again,
             )
-        return found
+        return outcomes
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ class Paired:
 def pair_outcomes(candidate: Outcomes, reference: Outcomes) -> list[Paired]:
     """Every kind of outcome with at least one item in both. Raises ValidationError when there is none."""
     shared = [name for name in reference.outcomes if name in candidate.outcomes]
-    found = [p for name in shared if (p := _paired(name, candidate.outcomes[name], reference.outcomes[name]))]
-    if not found:
+    pairs = [p for name in shared if (p := _paired(name, candidate.outcomes[name], reference.outcomes[name]))]
+    if not pairs:
         raise NotComparable(
             "the two files of outcomes share no item", hint="evaluate both bundles with the same options and seed"
         )
-    return found
+    return pairs
 
 
 def behaviour_measures(pairs: Sequence[Paired]) -> dict[str, Interval]:

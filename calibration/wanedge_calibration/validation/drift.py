@@ -1,4 +1,4 @@
-"""Does the error grow with the units? A line through error against unit, with an honest interval of its slope.
+"""Drift: a line through the error by unit, with an interval of its slope that allows for correlated units.
 
 The free run's error rises and falls with what is said and shown: silence has hardly a signal, a moving face is harder
 than a still one. The teacher-forced error of the same unit does the same, and knows no growth, as each of its units
@@ -35,7 +35,7 @@ class Drift:
 
 
 def excess_error(free_db: Curve, teacher_db: Curve, same: NDArray[np.bool_], memory: int) -> Curve:
-    """How much more the free run errs than the teacher-forced one, dB by unit; NaN where that can't be told.
+    """How much more the free run errs than the teacher-forced one, dB by unit; NaN where that cannot be known.
 
     free_db, teacher_db: signal over error [units]. same: whether both said the same in a unit. memory: units that the
     model's longest window holds. While the windows fill, error grows whatever the model does. After another word the
@@ -44,8 +44,8 @@ def excess_error(free_db: Curve, teacher_db: Curve, same: NDArray[np.bool_], mem
     """
     units = np.arange(free_db.size)
     last = np.maximum.accumulate(np.where(same, -1, units))
-    told = (units >= memory) & ((last < 0) | (units - last > memory))
-    return np.where(told, teacher_db - free_db, np.nan)
+    known = (units >= memory) & ((last < 0) | (units - last > memory))
+    return np.where(known, teacher_db - free_db, np.nan)
 
 
 def fit_drift(curves: Sequence[Curve], memory: int) -> Drift | None:

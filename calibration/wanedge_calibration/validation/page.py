@@ -15,7 +15,7 @@ from PIL import Image
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
-from wanedge_calibration.validation.clip_job import ClipJob
+from wanedge_calibration.validation.clip_runs import ClipJob
 
 WORST_CLIPS = 3
 LISTEN_SECONDS = 8

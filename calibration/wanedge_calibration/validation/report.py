@@ -13,11 +13,11 @@ from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.validation.behaviour import Paired
-from wanedge_calibration.validation.measures import excess_curves
+from wanedge_calibration.validation.metrics import excess_curves
 from wanedge_calibration.validation.validate import Compared
 
 Causes = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-"""Of components and of layers: see causes.py."""
+"""Of components and of layers: see sensitivity.py."""
 
 WORST_LAYERS = 12  # listed
 _DETAIL = ("unit", "components", "audio_snr_db", "psnr_db", "tokens_equal", "state_equal")
@@ -106,14 +106,14 @@ def write_junit(compared: Compared, path: Path) -> None:
 def read_report(path: Path) -> dict[str, Any]:
     """Raises ValidationError when it is no report.json."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        for measure in found["measures"].values():
+        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        for measure in report["measures"].values():
             Measure.model_validate(measure)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValidationError(
             f"{path} is not a report ({error})", hint="give two report.json of wanedge validate"
         ) from error
-    return found
+    return report
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, float, float, str]]:
@@ -138,7 +138,7 @@ def _behaviour(pair: Paired) -> dict[str, Any]:
 
 
 def _drift(compared: Compared, name: str) -> dict[str, Any]:
-    """The fit, and the curves that it went through, by clip and unit; null where nothing can be told."""
+    """The fit, and the curves that it went through, by clip and unit; null where nothing can be known."""
     drift = compared.drifts[name]
     curves = [
         [round(float(v), 3) if np.isfinite(v) else None for v in curve]
@@ -149,7 +149,7 @@ def _drift(compared: Compared, name: str) -> dict[str, Any]:
 
 def _clip(result: dict[str, Any]) -> dict[str, Any]:
     modes = {}
-    for mode, found in result["modes"].items():
-        rows = [{key: row[key] for key in _DETAIL} for row in found["rows"]]
-        modes[mode] = {k: v for k, v in found.items() if k != "rows"} | {"rows": rows}
+    for mode, details in result["modes"].items():
+        rows = [{key: row[key] for key in _DETAIL} for row in details["rows"]]
+        modes[mode] = {k: v for k, v in details.items() if k != "rows"} | {"rows": rows}
     return {k: v for k, v in result.items() if k != "modes"} | {"modes": modes}

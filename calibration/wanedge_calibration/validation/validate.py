@@ -1,11 +1,7 @@
-"""The whole of `wanedge validate`: check that two bundles can be compared, compare them, judge."""
+"""Validate: check that two bundles can be compared, compare their files and streams, and apply the gate."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +11,26 @@ from wanedge.model import STREAMING_COMPONENTS
 from wanedge.verdicts import Verdict, graphs_digest, verdict_path
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import ValidationError
-from wanedge_calibration.graph.placement import placement_faults
-from wanedge_calibration.graph.storage import read_graph
-from wanedge_calibration.recipe import Form
 from wanedge_calibration.results import Measure
 from wanedge_calibration.rollout.moment import fill_level, fill_levels
-from wanedge_calibration.statistics import Interval
 from wanedge_calibration.validation.behaviour import Outcomes, Paired, behaviour_measures, pair_outcomes
-from wanedge_calibration.validation.clip_job import ClipJob, Side, run_job
+from wanedge_calibration.validation.clip_runs import ClipJob, Side
 from wanedge_calibration.validation.drift import Drift
 from wanedge_calibration.validation.gate import DEFAULTS, Gate
-from wanedge_calibration.validation.measures import judged, summarize
-from wanedge_calibration.validation.metrics import MOST_DB
-from wanedge_calibration.validation.stored import Constant, StoredLayer, constant_differences, stored_layers
+from wanedge_calibration.validation.metrics import judged, summarize
+from wanedge_calibration.validation.parallel import run_jobs
+from wanedge_calibration.validation.static import Constant, StaticLayer, inspect_files
 
-Told = Callable[[int, int], None]
-"""Told clips done and clips in all."""
+OnProgress = Callable[[int, int], None]
+"""Called with clips done and clips in all."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What validation found. misses: measures that miss their bar. unmeasured: bars on what these clips don't allow.
+    """Results of a validation. misses: measures beyond their thresholds.
 
-    memory: units of the model's longest window. behaviour: what an evaluation saw on both; empty where none was given.
+    unmeasured: thresholds on what these clips do not allow.
+    memory: units of the model's longest window. behaviour: paired outcomes of an evaluation; empty without one.
     """
 
     reference: Side
@@ -47,7 +40,7 @@ class Compared:
     jobs: list[ClipJob]
     measures: dict[str, Measure]
     drifts: dict[str, Drift]
-    stored: list[StoredLayer]
+    stored: list[StaticLayer]
     constants: list[Constant]
     faults: list[str]
     unmeasured: list[str]
@@ -65,37 +58,6 @@ class Compared:
         return not self.misses
 
 
-@dataclass(frozen=True)
-class Files:
-    """What the graphs say without running. stored: every layer, the worst first."""
-
-    stored: list[StoredLayer]
-    constants: list[Constant]
-    faults: list[str]
-
-    @property
-    def measures(self) -> dict[str, Interval]:
-        values = {"constants_changed": len(self.constants), "placement_faults": len(self.faults)}
-        found = {f"stored.{name}": Interval(float(value), None, None, 1) for name, value in values.items()}
-        if self.stored:
-            worst = max(self.stored[0].worst_db, -MOST_DB)
-            found["stored.worst_channel_db"] = Interval(worst, None, None, len(self.stored))
-        return found
-
-
-def inspect_files(candidate: Bundle, variant: Variant, reference: Bundle, of: Variant) -> Files:
-    """Compare the graphs of two variants as they are stored."""
-    constants: list[Constant] = []
-    faults: list[str] = []
-    form: Form = "tensorrt" if variant.target == "tensorrt" else "cpu"
-    for component in STREAMING_COMPONENTS:
-        ours = read_graph(reference.graph(component, of)[0])
-        theirs = read_graph(candidate.graph(component, variant)[0])
-        constants += constant_differences(ours, theirs, component)
-        faults += [f"{component}: {fault}" for fault in placement_faults(theirs, form)]
-    return Files(stored_layers(reference, of, candidate, variant), constants, faults)
-
-
 def compare(
     candidate: Bundle,
     variant: Variant,
@@ -111,7 +73,7 @@ def compare(
     processes: int = 1,
     ray: str | None = None,
     behaviour: tuple[Path, Path] | None = None,
-    told: Told = lambda _done, _all: None,
+    on_progress: OnProgress = lambda _done, _all: None,
 ) -> Compared:
     """Compare `variant` with `of` over `clips`; clips that were compared before are read from `folder`.
 
@@ -123,24 +85,24 @@ def compare(
     sides = (_side(reference, of), _side(candidate, variant))
     pairs = _paired(behaviour, sides)
     jobs = [ClipJob(*sides, clip, folder, limit, world, seed) for clip in clips]
-    results = _run(jobs, processes, ray, told)
+    results = run_jobs(jobs, processes, ray, on_progress)
     files = inspect_files(candidate, variant, reference, of)
     chosen = gate or DEFAULTS[variant.precision]
     memory = memory_units(reference.model)
-    found, drifts = summarize(results, memory)
-    found |= files.measures | (behaviour_measures(pairs) if pairs else {})
+    measured, drifts = summarize(results, memory)
+    measured |= files.measures | (behaviour_measures(pairs) if pairs else {})
     return Compared(
         reference=sides[0],
         candidate=sides[1],
         precision=variant.precision,
         results=results,
         jobs=jobs,
-        measures=judged(found, chosen.limits),
+        measures=judged(measured, chosen.limits),
         drifts=drifts,
         stored=files.stored,
         constants=files.constants,
         faults=files.faults,
-        unmeasured=sorted(chosen.limits.keys() - found.keys()),
+        unmeasured=sorted(chosen.limits.keys() - measured.keys()),
         not_covered=_not_covered(results, reference.model),
         gate=chosen,
         memory=memory,
@@ -194,43 +156,3 @@ def _not_covered(results: Sequence[dict[str, Any]], config: ModelConfig) -> list
     longest = max(result["units"] for result in results)
     seen = {fill_level(config, unit) for unit in range(longest)}
     return [level for level in fill_levels(config) if level not in seen]
-
-
-def _run(jobs: list[ClipJob], processes: int, ray: str | None, told: Told) -> list[dict[str, Any]]:
-    """Results in the order of the jobs, whichever process did which."""
-    if ray is not None:
-        from wanedge_calibration.validation.cluster import run_on_ray
-
-        return run_on_ray(jobs, ray, told)
-    if processes <= 1 or len(jobs) <= 1:
-        results = []
-        for job in jobs:
-            results.append(run_job(job))
-            told(len(results), len(jobs))
-        return results
-    with _single_threaded_children(), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job): job for job in jobs}
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                future.result()
-                told(count, len(jobs))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [run_job(job) for job in jobs]  # from their files
-
-
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Numerical libraries in the children must not start a thread per core each."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -14,7 +14,7 @@ from wanedge_calibration.clips import find_clips
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Precision
 from wanedge_calibration.rollout.calibrate import calibrate
-from wanedge_calibration.rollout.file import ROLLOUT
+from wanedge_calibration.rollout.recording import ROLLOUT
 from wanedge_export.bundling import export_bundle, load_or_seed
 
 CLIP = MEDIA / "kiosk-visitor.mp4"
@@ -33,7 +33,7 @@ def prepare(model: ModelName, path: Path, log: Log) -> Bundle:
             bundle,
             find_clips([CLIP]),
             limit=CLIP_UNITS[model],
-            progress=lambda _clip, unit: log(f"calibrate: unit {unit}"),
+            on_progress=lambda _clip, unit: log(f"calibrate: unit {unit}"),
         ).bundle
     for precision in PRECISIONS:
         if VARIANTS[precision] not in {variant.name for variant in bundle.manifest.variants}:

@@ -18,8 +18,8 @@ from wanedge.verdicts import graphs_digest
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.quantize import variant_bytes
 from wanedge_calibration.results import Measure
-from wanedge_calibration.rollout.calibrate import float_variant
-from wanedge_calibration.rollout.record import Recorder, Recording, instrumented
+from wanedge_calibration.rollout.calibrate import Recorder, float_variant, instrumented
+from wanedge_calibration.rollout.recording import Recording
 from wanedge_calibration.statistics import Interval
 from wanedge_calibration.validation.behaviour import pair_outcomes
 from wanedge_runtimes.runtime import RuntimeOptions

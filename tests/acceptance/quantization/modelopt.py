@@ -24,7 +24,7 @@ from wanedge.bundle import Bundle
 from wanedge.commands import Misuse, report_errors, stdout, table
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_calibration.clips import find_clips
-from wanedge_calibration.graph.storage import read_graph
+from wanedge_calibration.graph.editing import read_graph
 from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.rollout.calibrate import float_variant
 

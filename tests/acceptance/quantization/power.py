@@ -15,8 +15,9 @@ from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Recipe
 from wanedge_calibration.results import Measure
 from wanedge_calibration.validation.gate import Gate
-from wanedge_calibration.validation.measures import judged
-from wanedge_calibration.validation.validate import compare, inspect_files
+from wanedge_calibration.validation.metrics import judged
+from wanedge_calibration.validation.static import inspect_files
+from wanedge_calibration.validation.validate import compare
 from wanedge_runtimes.errors import WanEdgeError
 
 # Entropy is left out: it cuts off so much of a trained backbone that its SNR falls to 2 dB (docs/quantization.md),

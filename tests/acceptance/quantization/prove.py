@@ -282,7 +282,7 @@ class Proof:
             self.folder / "compared",
             world=world_of(HELD_OUT).text,
             processes=self.workers,
-            told=lambda done, total: self._say(f"  {variant}: clip {done} of {total}"),
+            on_progress=lambda done, total: self._say(f"  {variant}: clip {done} of {total}"),
         )
 
     def _say(self, line: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from wanedge.bundle import Bundle, BundleWriter, Variant
-from wanedge_calibration.graph.storage import read_graph, write_graph
+from wanedge_calibration.graph.editing import read_graph, write_graph
 from wanedge_runtimes.runtime import Array
 
 Random = np.random.Generator

@@ -7,7 +7,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from wanedge.bundle import Bundle, BundleWriter, Variant
-from wanedge_calibration.graph.storage import read_graph, write_graph
+from wanedge_calibration.graph.editing import read_graph, write_graph
 
 AMOUNT: Final = 2.0**-9  # of each weight, at most: about what float16 rounds away, four times
 

@@ -16,15 +16,13 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from tests.acceptance.quantization import modelopt_worker
 from tests.acceptance.quantization.feeds import Step, forced, replayed, signal_over_error
 from wanedge.bundle import Bundle
+from wanedge_calibration.graph.editing import mark_outputs, read_graph, write_graph
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.sites import attribute, find_sites, weights
-from wanedge_calibration.graph.storage import read_graph, write_graph
-from wanedge_calibration.graph.tap import tap_graph
 from wanedge_calibration.quantize import Source, default_recipe, quantized_graph
 from wanedge_calibration.recipe import Recipe
 from wanedge_calibration.rollout.calibrate import float_variant
-from wanedge_calibration.rollout.file import Calibration, model_digest
-from wanedge_calibration.rollout.record import Key, Recording
+from wanedge_calibration.rollout.recording import Calibration, Key, Recording, model_digest
 from wanedge_runtimes.errors import ExecutionError, WanEdgeError
 from wanedge_runtimes.runtime import Array
 from wanedge_runtimes.spec import GraphSpec
@@ -121,7 +119,7 @@ def recording_of(bundle: Bundle, component: str, steps: Sequence[Step], folder: 
     path, spec = bundle.graph(component, float_variant(bundle))
     axes = {s.reads: 1 if s.op.startswith("Conv") else -1 for s in find_sites(read_graph(path)) if s.op != "Gather"}
     tapped = folder / "tapped.onnx"
-    wider, recording = tap_graph(path, spec, list(axes), tapped), Recording()
+    wider, recording = mark_outputs(path, spec, list(axes), tapped), Recording()
     seen = forced(tapped, wider, steps)
     for step, outputs in zip(steps, seen, strict=True):
         for tensor, axis in axes.items():

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from wanedge.cli.options import JsonOption
 from wanedge.commands import FAILED, Misuse, print_json, progress, require_bundle, require_variant, stdout, table
-from wanedge_calibration.commands.calibrate import ClipsOption
+from wanedge_calibration.cli.calibrate import ClipsOption
 
 if TYPE_CHECKING:
     from wanedge.bundle import Bundle, Variant
@@ -51,7 +51,7 @@ def validate(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="CANDIDATE.json REFERENCE.json",
-            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluation.",
+            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluate.",
         ),
     ] = None,
     record: Annotated[
@@ -99,7 +99,7 @@ def validate(
             processes=processes,
             ray=ray,
             behaviour=behaviour,
-            told=lambda done, _all: display.update(task, completed=done),
+            on_progress=lambda done, _all: display.update(task, completed=done),
         )
         ranked = _causes(compared, layers, display) if causes else ([], [])
     # Placeholders instead of paths: a report travels to other machines.
@@ -128,27 +128,27 @@ def _causes(compared: "Compared", layers: bool, display: Progress) -> "Causes":
     """Components by what they cause, on the first clip; and the layers of the one that causes most."""
     from wanedge.bundle import Bundle
     from wanedge_calibration.clips import clip_units
-    from wanedge_calibration.graph.storage import read_graph
-    from wanedge_calibration.validation.causes import Teacher, rank_components, rank_layers
-    from wanedge_calibration.validation.clip_job import load_side
+    from wanedge_calibration.graph.editing import read_graph
+    from wanedge_calibration.validation.clip_runs import load_side
+    from wanedge_calibration.validation.sensitivity import TeacherForcedRun, rank_components, rank_layers
 
     reference, candidate, job = load_side(compared.reference), load_side(compared.candidate), compared.jobs[0]
     units = list(clip_units(job.clip, reference.config, compared.memory + 1))
-    teacher = Teacher(reference, units, compared.memory, job.world, job.seed)
+    teacher = TeacherForcedRun(reference, units, compared.memory, job.world, job.seed)
     task = display.add_task("components")
-    told = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
-    ranked = rank_components(teacher, candidate, told)
+    on_progress = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
+    ranked = rank_components(teacher, candidate, on_progress)
     if not layers:
         return ranked, []
     display.update(task, description="layers", completed=0)
     worst = ranked[0]["component"]
     sides = [(Bundle.open(s.bundle), s.variant) for s in (compared.reference, compared.candidate)]
     ours, theirs = (read_graph(bundle.graph(worst, bundle.variant(name))[0]) for bundle, name in sides)
-    return ranked, rank_layers(teacher, candidate, worst, (ours, theirs), told)
+    return ranked, rank_layers(teacher, candidate, worst, (ours, theirs), on_progress)
 
 
 def _write(compared: "Compared", ranked: "Causes", output: Path, command: str) -> dict[str, Any]:
-    from wanedge_calibration.validation.clip_job import load_side
+    from wanedge_calibration.validation.clip_runs import load_side
     from wanedge_calibration.validation.page import write_page
     from wanedge_calibration.validation.report import document, figures, write_json, write_junit
 

@@ -1,16 +1,22 @@
-"""From a histogram to a range: how much of what a tensor saw shall be represented, and how much is cut off.
+"""Eight-bit numbers: ranges from histograms, scales and stored weights, and smoothing of outlier channels.
 
-All four give (low, high) with low <= 0 <= high, because zero must be exact (padding, masked slots).
+All four calibrators give (low, high) with low <= 0 <= high, because zero must be exact (padding, masked slots).
+Smoothing: x' = x / s, W' = s W with s_k = max|x_k|^a / max|W_k|^(1-a) (SmoothQuant, equation 4). The division costs
+nothing: it is folded into the weight of the norm that computes x, where every reader of x is a site.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
 
 from wanedge_calibration.errors import CalibrationError
-from wanedge_calibration.rollout.histogram import Histogram
+from wanedge_calibration.graph.sites import Site
+from wanedge_calibration.rollout.recording import Histogram
+from wanedge_runtimes.runtime import Array
 
 Range = tuple[float, float]
 Method = Literal["max", "percentile", "entropy", "mse"]
@@ -131,3 +137,100 @@ def _divergence(p: Float64, q: Float64) -> float:
     p, q = p / p.sum(), q / max(q.sum(), 1e-30)
     both = p > 0
     return float(np.sum(p[both] * np.log(p[both] / np.maximum(q[both], 1e-12))))
+
+
+Format = Literal["int8", "uint8", "fp8"]
+
+INT8_TOP = 127.0  # symmetric: -128 is left out, as TensorRT does
+UINT8_ZERO = 128
+FP8_TOP = 448.0  # the largest finite E4M3
+FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
+# Scales below this would be denormal in fp16, which engines use.
+SMALLEST_SCALE = 2.0**-24
+
+
+def activation_scale(limits: Range, form: Format) -> tuple[NDArray[np.float32], Array]:
+    """Scale and zero-point, both scalars, that represent `limits`. Symmetric formats have the zero-point 0."""
+    low, high = limits
+    if form == "uint8":
+        scale = np.float32(max((high - low) / 255.0, SMALLEST_SCALE))
+        return np.array(scale), np.array(int(np.clip(np.rint(-low / scale), 0, 255)), np.uint8)
+    top = INT8_TOP if form == "int8" else FP8_TOP
+    scale = np.float32(max(max(-low, high) / top, SMALLEST_SCALE))
+    return np.array(scale), np.zeros((), np.int8 if form == "int8" else FP8)
+
+
+def quantize_weight(weight: Array, axis: int, form: Format) -> tuple[Array, Array, Array]:
+    """Quantized weight, scales and zero-points per channel of `axis`.
+
+    The scales are of the weight's own float type, and what is stored was divided by the scales as they are stored.
+    uint8 holds the symmetric integers moved up by 128, for kernels that want unsigned numbers.
+    """
+    others = tuple(a for a in range(weight.ndim) if a != axis)
+    top = FP8_TOP if form == "fp8" else INT8_TOP
+    largest = np.abs(weight).max(axis=others).astype(np.float32)
+    scale = np.maximum(largest / np.float32(top), SMALLEST_SCALE).astype(weight.dtype)
+    scaled = weight.astype(np.float32) / broadcast(scale.astype(np.float32), weight.ndim, axis)
+    if form == "fp8":
+        return np.clip(scaled, -FP8_TOP, FP8_TOP).astype(FP8), scale, np.zeros(scale.shape, FP8)
+    rounded = np.clip(np.rint(scaled), -INT8_TOP, INT8_TOP)
+    if form == "int8":
+        return rounded.astype(np.int8), scale, np.zeros(scale.shape, np.int8)
+    return (rounded + UINT8_ZERO).astype(np.uint8), scale, np.full(scale.shape, UINT8_ZERO, np.uint8)
+
+
+def broadcast(scale: Array, rank: int, axis: int) -> Array:
+    """A per-channel vector in the shape that multiplies a weight of `rank`."""
+    shape = [1] * rank
+    shape[axis] = -1
+    return scale.reshape(shape)
+
+
+# Below this ratio of the largest channel to the median one there is nothing to smooth.
+OUTLIER_RATIO = 8.0
+
+_NORMS = {"RMSNormalization": (1,), "LayerNormalization": (1, 2)}  # inputs that scale with the output
+
+
+def smooth(
+    model: ModelProto, sites: list[Site], channels: Mapping[str, NDArray[np.float32]], strength: float
+) -> dict[str, NDArray[np.float32]]:
+    """In place; returns tensor -> s [K] for every tensor that was smoothed.
+
+    channels: per tensor the largest magnitude of each channel, from the calibration.
+    """
+    initializers = {i.name: i for i in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    done: dict[str, NDArray[np.float32]] = {}
+    for tensor in dict.fromkeys(site.reads for site in sites):
+        norm, readers = makers.get(tensor), [s for s in sites if s.reads == tensor]
+        all_readers = [n for n in model.graph.node if tensor in n.input]
+        largest = channels.get(tensor)
+        if norm is None or norm.op_type not in _NORMS or largest is None or len(all_readers) != len(readers):
+            continue
+        if any(site.op != "MatMul" for site in readers) or not _has_outliers(largest):
+            continue
+        matrices = [numpy_helper.to_array(initializers[s.weight]) for s in readers]
+        of_weights = np.max([np.abs(m).max(axis=1) for m in matrices], axis=0)
+        s = np.maximum(largest, 1e-5) ** strength / np.maximum(of_weights, 1e-5) ** (1 - strength)
+        s = (s / np.exp(np.log(s).mean())).astype(np.float32)
+        for site, matrix in zip(readers, matrices, strict=True):
+            initializers[site.weight].CopyFrom(numpy_helper.from_array(matrix * s[:, None], site.weight))
+        for place in _NORMS[norm.op_type]:
+            if len(norm.input) > place and norm.input[place]:
+                _divide(model, norm.input, place, s)
+        done[tensor] = s
+    return done
+
+
+def _has_outliers(largest: NDArray[np.float32]) -> bool:
+    return bool(largest.max() > OUTLIER_RATIO * max(float(np.median(largest)), 1e-12))
+
+
+def _divide(model: ModelProto, inputs: object, place: int, s: NDArray[np.float32]) -> None:
+    """Divide a norm's parameter, in a copy of its own: equal norms share one initializer."""
+    name = inputs[place]  # type: ignore[index]
+    values = next(numpy_helper.to_array(i) for i in model.graph.initializer if i.name == name)
+    own = f"{name}.smoothed.{len(model.graph.initializer)}"
+    model.graph.initializer.append(numpy_helper.from_array((values / s).astype(np.float32), own))
+    inputs[place] = own  # type: ignore[index]

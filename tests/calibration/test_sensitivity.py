@@ -17,16 +17,15 @@ from wanedge.bundle import Bundle, BundleWriter
 from wanedge.cli.app import build_app
 from wanedge.model import Model
 from wanedge_calibration.clips import Clip
-from wanedge_calibration.graph.graft import grafted, layer_groups
-from wanedge_calibration.graph.storage import read_graph, write_graph
+from wanedge_calibration.graph.editing import layer_groups, read_graph, replace_layers, write_graph
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe, quantized_graph
-from wanedge_calibration.validation.causes import Teacher, rank_components, rank_layers
+from wanedge_calibration.validation.sensitivity import TeacherForcedRun, rank_components, rank_layers
 from wanedge_runtimes.runtime import RuntimeOptions
 
 ONE = RuntimeOptions(threads=1)
 
 
-def test_all_layers_grafted_make_the_other_graph(source: Source) -> None:
+def test_replacing_every_layer_gives_the_other_graph(source: Source) -> None:
     """In both directions, and with norms that smoothing changed."""
     recording = copy.deepcopy(source.calibration.recording)
     for largest in recording.channels.values():
@@ -37,13 +36,13 @@ def test_all_layers_grafted_make_the_other_graph(source: Source) -> None:
     groups = layer_groups(ours, theirs)
     assert max(len(nodes) for nodes in groups.values()) > 2  # a norm and all that reads it
     for host, donor in ((ours, theirs), (theirs, ours)):
-        mixed = grafted(host, donor, [node for nodes in groups.values() for node in nodes])
+        mixed = replace_layers(host, donor, [node for nodes in groups.values() for node in nodes])
         onnx.checker.check_model(mixed)
-        found, wanted = (Counter(n.op_type for n in graph.graph.node) for graph in (mixed, donor))
-        assert found == wanted
+        actual, expected = (Counter(n.op_type for n in graph.graph.node) for graph in (mixed, donor))
+        assert actual == expected
 
 
-def test_a_badly_chosen_range_that_no_file_betrays_is_found_by_ranking(source: Source, tmp_path: Path) -> None:
+def test_a_badly_chosen_range_that_no_file_shows_is_found_by_ranking(source: Source, tmp_path: Path) -> None:
     """The range of one input is a hundredth of what it saw: an honest graph with a wrong number."""
     recipe = default_recipe(source, "int8")
     guilty = next(s for s in source.sites("audio_decoder") if recipe.components["audio_decoder"][s.node] == "int8")
@@ -51,7 +50,7 @@ def test_a_badly_chosen_range_that_no_file_betrays_is_found_by_ranking(source: S
     narrow = recipe.model_copy(update={"ranges": {"audio_decoder": {guilty.reads: (-top / 100, top / 100)}}})
     broken = apply_recipe(source, narrow, tmp_path / "narrow.wanedge")
     models = [Model.load(broken, "onnxruntime", name, ONE) for name in ("fp32", "int8")]
-    teacher = Teacher(models[0], list(user_units(broken.model, 6, seed=1)), memory=5)
+    teacher = TeacherForcedRun(models[0], list(user_units(broken.model, 6, seed=1)), memory=5)
     ranked = rank_components(teacher, models[1])
     assert ranked[0]["component"] == "audio_decoder"
     assert ranked[0]["part"] > 0.5
@@ -64,7 +63,7 @@ def test_a_badly_chosen_range_that_no_file_betrays_is_found_by_ranking(source: S
 
 def test_fp32_causes_nothing(quantized: Bundle) -> None:
     model = Model.load(quantized, "onnxruntime", "fp32", ONE)
-    teacher = Teacher(model, list(user_units(quantized.model, 3, seed=1)), memory=5)
+    teacher = TeacherForcedRun(model, list(user_units(quantized.model, 3, seed=1)), memory=5)
     assert all(cause["alone"] < 1e-12 for cause in rank_components(teacher, model))
 
 

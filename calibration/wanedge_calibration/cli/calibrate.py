@@ -1,4 +1,4 @@
-"""`wanedge calibrate`: what do the tensors of a bundle see on real clips?"""
+"""`wanedge calibrate`: record what the tensors of a bundle see on real clips."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,18 +38,18 @@ def calibrate(
     from wanedge_calibration.clips import find_clips
     from wanedge_calibration.rollout.calibrate import calibrate as roll_out
 
-    found = find_clips(clips or [])
+    recordings = find_clips(clips or [])
     with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as display:
-        task = display.add_task("clips", total=len(found))
+        task = display.add_task("clips", total=len(recordings))
         done = roll_out(
             Bundle.open(bundle),
-            found,
+            recordings,
             world=world,
             seed=seed,
             limit=units,
             threads=threads,
-            progress=lambda clip, unit: display.update(
-                task, description=f"{clip.name}: unit {unit}", completed=found.index(clip)
+            on_progress=lambda clip, unit: display.update(
+                task, description=f"{clip.name}: unit {unit}", completed=recordings.index(clip)
             ),
         )
     coverage = done.calibration.recording.coverage

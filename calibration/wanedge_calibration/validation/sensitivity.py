@@ -1,6 +1,6 @@
-"""Where from: how much of the output's error does each component and layer cause? One quantized, and all but one.
+"""Sensitivity of the output to each component and layer: one of them quantized, and all but one.
 
-Teacher-forced at a few units spread over the caches' filling, so that each error is that of one unit and no
+TeacherForcedRun-forced at a few units spread over the caches' filling, so that each error is that of one unit and no
 trial needs more than those units.
 """
 
@@ -17,14 +17,13 @@ from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.streaming import Streamer
 from wanedge.streaming.streamer import Snapshot
 from wanedge.units import AgentUnit, UserUnit
-from wanedge_calibration.graph.graft import grafted, layer_groups
-from wanedge_calibration.graph.storage import write_graph
-from wanedge_calibration.validation.runs import ClipRun, Outputs, Row, Witness, compared_units
+from wanedge_calibration.graph.editing import layer_groups, replace_layers, write_graph
+from wanedge_calibration.validation.clip_runs import ClipRun, OutputRecorder, Outputs, Row, compared_units
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Executable, RuntimeOptions
 from wanedge_runtimes.spec import GraphSpec
 
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 POINTS = 6  # units at which errors are measured
 
 
@@ -49,13 +48,13 @@ class OutputError:
 class _Point:
     user: UserUnit
     before: tuple[Snapshot, dict[str, str]]
-    given: AgentUnit
+    answer: AgentUnit
     seen: Outputs
 
 
 @dataclass
-class Teacher:
-    """The reference's stream with a few units kept: any candidate can be asked what it makes of just these.
+class TeacherForcedRun:
+    """The reference's stream with a few units kept: any candidate can be run on just these.
 
     memory: units of the longest window; the points are spread over it, its wrap included, as far as `units` reach.
     """
@@ -69,27 +68,27 @@ class Teacher:
 
     def __post_init__(self) -> None:
         last = min(self.memory, len(self.units) - 1)
-        kept = {last * k // (POINTS - 1) for k in range(POINTS)}
-        witness = Witness(self.reference, "reference")
-        stream = Streamer(witness.model, self.world, seed=self.seed)
+        selected = {last * k // (POINTS - 1) for k in range(POINTS)}
+        recorder = OutputRecorder(self.reference, "reference")
+        stream = Streamer(recorder.model, self.world, seed=self.seed)
         for user in self.units[: last + 1]:
-            before = stream.snapshot() if user.index in kept else None
-            witness.unit = user.index
-            witness.take()
-            given = stream.step(user)
+            before = stream.snapshot() if user.index in selected else None
+            recorder.unit = user.index
+            recorder.take()
+            answer = stream.step(user)
             if before is not None:
-                self._points.append(_Point(user, before, given, witness.take()))
+                self._points.append(_Point(user, before, answer, recorder.take()))
 
     def error(self, candidate: Model) -> OutputError:
         """Of the candidate at the kept units. Raises NotFinite."""
-        witness = Witness(candidate, "candidate (teacher)")
-        stream, rows = Streamer(witness.model, self.world, seed=self.seed), list[Row]()
+        recorder = OutputRecorder(candidate, "candidate (teacher)")
+        stream, rows = Streamer(recorder.model, self.world, seed=self.seed), list[Row]()
         for point in self._points:
             stream.restore(*point.before)
-            witness.unit = point.user.index
-            witness.take()
-            given = stream.step(point.user)
-            rows.append(compared_units(self.reference.config, point.given, given, point.seen, witness.take()))
+            recorder.unit = point.user.index
+            recorder.take()
+            actual = stream.step(point.user)
+            rows.append(compared_units(self.reference.config, point.answer, actual, point.seen, recorder.take()))
         return _mean_error(rows)
 
 
@@ -98,46 +97,48 @@ def output_error(run: ClipRun, mode: str = "teacher") -> OutputError:
     return _mean_error(run.rows[mode])
 
 
-def rank_components(teacher: Teacher, candidate: Model, told: Told = lambda _d, _a: None) -> list[dict[str, Any]]:
+def rank_components(
+    run: TeacherForcedRun, candidate: Model, on_progress: OnProgress = lambda _d, _a: None
+) -> list[dict[str, Any]]:
     """Components by the error that each causes alone; `without` is the error of all the others together.
 
     `part` is the share of the whole error that goes when the component is the reference's again.
     """
-    reference, found = teacher.reference, list[dict[str, Any]]()
-    whole = teacher.error(candidate).total
+    reference, results = run.reference, list[dict[str, Any]]()
+    whole = run.error(candidate).total
     for count, component in enumerate(STREAMING_COMPONENTS, 1):
-        alone = teacher.error(swapped(reference, candidate, [component]))
-        others = teacher.error(swapped(reference, candidate, [c for c in STREAMING_COMPONENTS if c != component]))
-        found.append({"component": component} | _account(alone, others, whole))
-        told(count, len(STREAMING_COMPONENTS))
-    return sorted(found, key=lambda cause: -cause["alone"])
+        alone = run.error(swapped(reference, candidate, [component]))
+        others = run.error(swapped(reference, candidate, [c for c in STREAMING_COMPONENTS if c != component]))
+        results.append({"component": component} | _account(alone, others, whole))
+        on_progress(count, len(STREAMING_COMPONENTS))
+    return sorted(results, key=lambda cause: -cause["alone"])
 
 
 def rank_layers(
-    teacher: Teacher,
+    run: TeacherForcedRun,
     candidate: Model,
     component: str,
     graphs: tuple[ModelProto, ModelProto],
-    told: Told = lambda _d, _a: None,
+    on_progress: OnProgress = lambda _d, _a: None,
 ) -> list[dict[str, Any]]:
     """Layers of one component likewise. graphs: of reference and candidate. The rest of the model is the reference's.
 
     `without` is the error of the component's other layers together.
     """
     ours, theirs = graphs
-    groups, found = layer_groups(ours, theirs), list[dict[str, Any]]()
-    spec = teacher.reference.graphs[component].spec
+    groups, results = layer_groups(ours, theirs), list[dict[str, Any]]()
+    spec = run.reference.graphs[component].spec
 
     def error(graph: ModelProto) -> OutputError:
-        graphs = {**teacher.reference.graphs, component: _load(graph, spec)}
-        return teacher.error(replace(teacher.reference, graphs=graphs))
+        graphs = {**run.reference.graphs, component: _load(graph, spec)}
+        return run.error(replace(run.reference, graphs=graphs))
 
-    whole = teacher.error(swapped(teacher.reference, candidate, [component])).total
+    whole = run.error(swapped(run.reference, candidate, [component])).total
     for count, (layer, nodes) in enumerate(groups.items(), 1):
-        alone, others = error(grafted(ours, theirs, nodes)), error(grafted(theirs, ours, nodes))
-        found.append({"component": component, "layer": layer} | _account(alone, others, whole))
-        told(count, len(groups))
-    return sorted(found, key=lambda cause: -cause["alone"])
+        alone, others = error(replace_layers(ours, theirs, nodes)), error(replace_layers(theirs, ours, nodes))
+        results.append({"component": component, "layer": layer} | _account(alone, others, whole))
+        on_progress(count, len(groups))
+    return sorted(results, key=lambda cause: -cause["alone"])
 
 
 def swapped(reference: Model, candidate: Model, components: Sequence[str]) -> Model:

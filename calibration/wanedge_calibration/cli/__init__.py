@@ -2,7 +2,7 @@
 
 import typer
 
-from wanedge_calibration.commands import calibrate, quantize, validate
+from wanedge_calibration.cli import calibrate, quantize, validate
 
 
 def register(app: typer.Typer) -> None:

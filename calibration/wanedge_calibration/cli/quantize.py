@@ -1,4 +1,4 @@
-"""`wanedge quantize`: a new variant of a bundle in 8 bits."""
+"""`wanedge quantize`: write a variant of a bundle in 8 bits."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ from wanedge.commands import (
     stdout,
     table,
 )
-from wanedge_calibration.commands.calibrate import ClipsOption
+from wanedge_calibration.cli.calibrate import ClipsOption
 
 if TYPE_CHECKING:
     from wanedge_calibration.quantize import Source
@@ -79,7 +79,7 @@ def quantize(
     from wanedge_calibration.recipe import Recipe
 
     source = Source.of(Bundle.open(bundle), source_variant)
-    found: Mixed | None = None
+    mixed: Mixed | None = None
     if recipe is not None:
         plan = Recipe.read(require_file(recipe, "--recipe"))
     else:
@@ -87,16 +87,16 @@ def quantize(
         uniform = "int8" if precision == "mixed" else precision
         plan = default_recipe(source, uniform, form).model_copy(update=changes)
         if precision == "mixed":
-            found = _search(source, plan, clips, units, budget, ray)
-            plan = found.recipe
-    made = apply_recipe(source, plan, output, only=only)
+            mixed = _search(source, plan, clips, units, budget, ray)
+            plan = mixed.recipe
+    result = apply_recipe(source, plan, output, only=only)
     if recipe_to is not None:
         plan.write(recipe_to)
-    size = variant_bytes(made, made.variant(plan.variant))
+    size = variant_bytes(result, result.variant(plan.variant))
     before = variant_bytes(source.bundle, source.variant)
     modes = Counter(mode for layers in plan.components.values() for mode in layers.values())
     where = output or bundle
-    search = None if found is None else _account(found)
+    search = None if mixed is None else _account(mixed)
     if as_json:
         print_json(
             {
@@ -115,13 +115,13 @@ def quantize(
         f"{where}: variant {plan.variant}, {layers}; "
         f"{format_bytes(size)}, {size / before:.2f} of {source.variant.name}."
     )
-    if found is not None:
+    if mixed is not None:
         rows = [
             (r.component, f"{r.float_ms:.2f}", f"{r.quantized_ms:.2f}", format_bytes(r.saved), f"{r.error:.2e}", r.kept)
-            for r in found.regions
+            for r in mixed.regions
         ]
         columns = ("region", "fp32 ms", "8-bit ms", "saved", "error", "kept")
-        title = f"{found.mixed_db:.1f} dB (uniform {found.uniform_db:.1f}), {len(found.given_back)} steps given back"
+        title = f"{mixed.mixed_db:.1f} dB (uniform {mixed.uniform_db:.1f}), {len(mixed.given_back)} steps given back"
         stdout().print(table(title, columns, rows, numbers=columns[1:5]))
     typer.echo(f"-> wanedge validate {where} --reference {bundle} --variant {plan.variant} --clips CLIPS -o report/")
 
@@ -143,17 +143,17 @@ def _search(
         progress(TextColumn("layers"), BarColumn(), MofNCompleteColumn()) as display,
     ):
         task = display.add_task("layers")
-        told = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
-        return search_mixed(bench, budget, told, ray)
+        on_progress = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
+        return search_mixed(bench, budget, on_progress, ray)
 
 
-def _account(found: "Mixed") -> dict[str, Any]:
+def _account(mixed: "Mixed") -> dict[str, Any]:
     """What the search measured, for the report: layers, regions and what each gained and cost."""
     return {
-        "budget_db": found.budget_db,
-        "uniform_db": found.uniform_db,
-        "mixed_db": found.mixed_db,
-        "given_back": [list(step) for step in found.given_back],
-        "layers": [vars(trial) for trial in found.trials],
-        "regions": [vars(region) | {"faster": region.faster} for region in found.regions],
+        "budget_db": mixed.budget_db,
+        "uniform_db": mixed.uniform_db,
+        "mixed_db": mixed.mixed_db,
+        "given_back": [list(step) for step in mixed.given_back],
+        "layers": [vars(trial) for trial in mixed.trials],
+        "regions": [vars(region) | {"faster": region.faster} for region in mixed.regions],
     }
