@@ -1,4 +1,4 @@
-"""`wanedge export`: from a preset and its weights to a bundle."""
+"""`wanedge export`: export a preset with its weights to a bundle."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ def export(
             help="fp32: for ONNX Runtime on the CPU. fp16: what TensorRT engines are built from. both: in one bundle.",
         ),
     ] = "fp32",
-    seed: Annotated[int, typer.Option("--seed", help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of random weights.")] = 0,
     polygraphy: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +60,7 @@ def export(
         ),
     ] = None,
     clip: Annotated[
-        Path | None, typer.Option("--clip", help="For --polygraphy: a visitor; without one it is noise.")
+        Path | None, typer.Option("--clip", help="For --polygraphy: the user's media; without it, noise.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle of that name.")] = False,
     as_json: JsonOption = False,
@@ -115,10 +115,9 @@ def export(
             typer.echo(f"-> polygraphy run {graph} --onnxrt --data-loader-script {polygraphy / script}")
 
 
-def _write_loaders(bundle: "Bundle", folder: Path, clip: Path | None, say: Callable[[str], None]) -> tuple[Path, ...]:
-    from wanedge_export.polygraphy import write_loaders
-    from wanedge_export.polygraphy.visitor import made_up, of_clip
+def _write_loaders(bundle: "Bundle", folder: Path, clip: Path | None, log: Callable[[str], None]) -> tuple[Path, ...]:
+    from wanedge_export.polygraphy import clip_units, noise_units, write_loaders
 
-    say("polygraphy: streaming")
+    log("polygraphy: streaming")
     config = bundle.model
-    return write_loaders(bundle, folder, made_up(config) if clip is None else of_clip(clip, config))
+    return write_loaders(bundle, folder, noise_units(config) if clip is None else clip_units(clip, config))

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from wanedge_runtimes.errors import WanEdgeError
 from wanedge_runtimes.spec import DType, GraphSpec
 
 Tensors = dict[str, Tensor]
@@ -53,3 +54,7 @@ class Component(Protocol):
 def initial_state(spec: GraphSpec) -> Tensors:
     """Fresh state tensors as the spec describes them."""
     return {s.name: torch.full(s.shape, s.initial, dtype=TORCH_DTYPES[s.dtype]) for s in spec.states}
+
+
+class ExportError(WanEdgeError):
+    """A component cannot be exported; says which tensor, node or call, and what to change. Nothing was written."""

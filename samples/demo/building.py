@@ -11,7 +11,7 @@ import typer
 from samples.demo.engines import EngineRow, EnginesRun, Linted
 from wanedge.bundle import Bundle
 from wanedge.commands import report_errors
-from wanedge_export.build import build_bundle
+from wanedge_export.engines.bundle import build_bundle
 from wanedge_export.lint import lint_bundle
 from wanedge_runtimes.doctor import collect
 from wanedge_runtimes.errors import InputError

@@ -12,7 +12,7 @@ from tests.acceptance.engines.plan import CELLS, Cell, Job, jobs
 from tests.acceptance.engines.record import Record, read_records
 from tests.export.half_graphs import half_bundle
 from wanedge.bundle import Bundle
-from wanedge_export.build import BuildError
+from wanedge_export.engines.worker.compile import BuildError
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.targets import target_named
 

@@ -10,7 +10,7 @@ from tests.acceptance.engines.bundles import prepare
 from tests.acceptance.engines.plan import CELLS, MODELS, VARIANTS, Cell, ModelName
 from wanedge.bundle import Bundle, Variant
 from wanedge.model import STREAMING_COMPONENTS
-from wanedge_export.build import build_bundle
+from wanedge_export.engines.bundle import build_bundle
 from wanedge_export.lint import Graph, lint_graph
 from wanedge_runtimes.doctor import collect
 from wanedge_runtimes.targets import TARGETS, Machine, target_named

@@ -17,7 +17,8 @@ from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Precision
-from wanedge_export.build import block_profiles, build_engine
+from wanedge_export.engines.builder import build_engine
+from wanedge_export.engines.sizing import block_profiles
 from wanedge_export.lint import Graph, lint_graph
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.targets import target_named

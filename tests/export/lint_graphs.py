@@ -1,8 +1,8 @@
-"""For every lint rule a pair of small graphs: one that must be flagged, one that must not, alike in all else.
+"""For every lint rule two small graphs that differ in one thing: the rule must flag the first and not the second.
 
-`judge` says what TensorRT-RTX does with the flagged one: "refuses" (parser or builder), "ignores" (an engine comes out
-that takes no notice of what was asked), or None where it has no opinion, because the rule is about another library, or
-about speed and accuracy. It must build every graph that is not flagged.
+`tensorrt` is TensorRT-RTX's answer to the flagged graph: "refuses" (parser or builder), "ignores" (the engine lacks the
+requested behaviour), or None where the rule concerns another library, speed or accuracy. It must build every graph that
+is not flagged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ F16, F32, BOOL, I64, I8 = (
 )
 E4M3, E5M2 = TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2
 
-Judge = Literal["refuses", "ignores"]
+Answer = Literal["refuses", "ignores"]
 Tensor = tuple[str, int, list[int]]
 
 
@@ -34,7 +34,7 @@ class Pair:
     bad: ModelProto
     good: ModelProto
     target: str = "rtx-40"
-    judge: Judge | None = None
+    tensorrt: Answer | None = None
 
 
 def model(
@@ -231,23 +231,23 @@ def _mask(empty_row: bool) -> Any:
 PAIRS = (
     Pair("operator-version", attention(), one("Relu", opset=20), "jetson-agx-orin"),
     Pair("opset", one("Relu", opset=24), one("Relu", opset=20), "jetson-agx-thor"),
-    Pair("custom-operator", one("QAttention", "com.microsoft"), one("Relu"), judge="refuses"),
-    Pair("dynamic-quantization", dynamic(), product(), judge="refuses"),
-    Pair("attention-window", attention(opset=27, left_window_size=2), attention(opset=27), judge="ignores"),
-    Pair("attention-nonpad", attention(inputs=("m", "", "", "n")), attention(), judge="ignores"),
-    Pair("attention-past", attention_with_past(), attention(), judge="refuses"),
-    Pair("attention-softcap", attention(softcap=10.0), attention(softcap=0.0), judge="refuses"),
-    Pair("attention-causal-mask", attention(is_causal=1), attention(inputs=(), is_causal=1), judge="refuses"),
-    Pair("attention-fp32", attention(F32), attention(F16), judge="refuses"),
+    Pair("custom-operator", one("QAttention", "com.microsoft"), one("Relu"), tensorrt="refuses"),
+    Pair("dynamic-quantization", dynamic(), product(), tensorrt="refuses"),
+    Pair("attention-window", attention(opset=27, left_window_size=2), attention(opset=27), tensorrt="ignores"),
+    Pair("attention-nonpad", attention(inputs=("m", "", "", "n")), attention(), tensorrt="ignores"),
+    Pair("attention-past", attention_with_past(), attention(), tensorrt="refuses"),
+    Pair("attention-softcap", attention(softcap=10.0), attention(softcap=0.0), tensorrt="refuses"),
+    Pair("attention-causal-mask", attention(is_causal=1), attention(inputs=(), is_causal=1), tensorrt="refuses"),
+    Pair("attention-fp32", attention(F32), attention(F16), tensorrt="refuses"),
     Pair("mask-empty-row", attention(mask=_mask(True)), attention(mask=_mask(False))),
-    Pair("cache-circular", cache(mode="circular"), cache(), judge="refuses"),
-    Pair("cache-type", cache(I8), cache(F32), judge="refuses"),
-    Pair("cache-input", cache(cast_before=True), cache(), judge="refuses"),
-    Pair("cache-output", cache(cast_after=True), cache(), judge="refuses"),
-    Pair("zero-point", product(zero_point=3), product(), judge="refuses"),
-    Pair("quantized-type", product(quantized=E5M2), product(quantized=E4M3), judge="refuses"),
-    Pair("type-hardware", product(quantized=E4M3), product(), "rtx-30", judge="refuses"),
-    Pair("scale", product(scale=-0.02), product(), judge="refuses"),
+    Pair("cache-circular", cache(mode="circular"), cache(), tensorrt="refuses"),
+    Pair("cache-type", cache(I8), cache(F32), tensorrt="refuses"),
+    Pair("cache-input", cache(cast_before=True), cache(), tensorrt="refuses"),
+    Pair("cache-output", cache(cast_after=True), cache(), tensorrt="refuses"),
+    Pair("zero-point", product(zero_point=3), product(), tensorrt="refuses"),
+    Pair("quantized-type", product(quantized=E5M2), product(quantized=E4M3), tensorrt="refuses"),
+    Pair("type-hardware", product(quantized=E4M3), product(), "rtx-30", tensorrt="refuses"),
+    Pair("scale", product(scale=-0.02), product(), tensorrt="refuses"),
     Pair("activation-per-channel", product(activation_scales=64), product()),
     Pair("weight-per-tensor", product(weight_scales=1), product()),
     Pair("quantized-output", relu_behind(True), relu_behind(False)),

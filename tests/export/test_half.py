@@ -15,8 +15,7 @@ from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge_export.component import Tensors
 from wanedge_export.exporter import export_component
-from wanedge_export.exporter.half import half_spec, to_half
-from wanedge_export.exporter.ranges import LIMIT
+from wanedge_export.exporter.half import LIMIT, half_spec, to_half
 from wanedge_export.model import ReferenceModel
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.spec import GraphSpec, TensorSpec

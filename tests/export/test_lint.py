@@ -9,8 +9,8 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from tests.export.lint_graphs import PAIRS, Pair, attention, cache, product
-from wanedge_export.build.judge import Verdict, judge
-from wanedge_export.compiler.error import BuildError
+from wanedge_export.engines.probe import Probe, probe
+from wanedge_export.engines.worker.compile import BuildError
 from wanedge_export.lint import RULES, Finding, Graph, lint_graph
 from wanedge_runtimes.errors import GraphError
 from wanedge_runtimes.targets import TARGETS, target_named
@@ -24,10 +24,10 @@ def findings(model: ModelProto, target: str) -> tuple[Finding, ...]:
     return lint_graph(Graph(model), target_named(target))
 
 
-def verdict(model: ModelProto, target: str, folder: Path) -> Verdict:
+def ask(model: ModelProto, target: str, folder: Path) -> Probe:
     path = folder / "graph.onnx"
     onnx.save(model, path)
-    return judge(trt, path, target_named(target))
+    return probe(trt, path, target_named(target))
 
 
 def test_no_rule_without_its_pair_of_graphs() -> None:
@@ -50,19 +50,19 @@ def test_a_finding_says_where_since_when_and_what_to_do(pair: Pair) -> None:
     assert first.lifted
 
 
-@pytest.mark.parametrize("pair", [p for p in PAIRS if p.judge == "refuses"], ids=lambda pair: pair.rule)
+@pytest.mark.parametrize("pair", [p for p in PAIRS if p.tensorrt == "refuses"], ids=lambda pair: pair.rule)
 def test_tensorrt_rtx_refuses_what_the_linter_calls_an_error(pair: Pair, tmp_path: Path) -> None:
     assert {f.rule for f in findings(pair.bad, pair.target) if f.level == "error"} == {pair.rule}
-    assert not verdict(pair.bad, pair.target, tmp_path).builds
+    assert not ask(pair.bad, pair.target, tmp_path).builds
 
 
-@pytest.mark.parametrize("pair", [p for p in PAIRS if p.judge == "ignores"], ids=lambda pair: pair.rule)
+@pytest.mark.parametrize("pair", [p for p in PAIRS if p.tensorrt == "ignores"], ids=lambda pair: pair.rule)
 def test_tensorrt_rtx_ignores_silently_what_the_linter_says_it_ignores(pair: Pair, tmp_path: Path) -> None:
-    bad, good = verdict(pair.bad, pair.target, tmp_path), verdict(pair.good, pair.target, tmp_path)
+    bad, good = ask(pair.bad, pair.target, tmp_path), ask(pair.good, pair.target, tmp_path)
     assert bad.builds
     assert good.builds
     assert bad.layers == good.layers
-    unused = [line for line in bad.said if "Unused Input" in line]
+    unused = [line for line in bad.messages if "Unused Input" in line]
     assert bad.engine == good.engine or unused
 
 
@@ -73,7 +73,7 @@ def test_tensorrt_rtx_ignores_silently_what_the_linter_says_it_ignores(pair: Pai
 )
 def test_tensorrt_rtx_builds_what_the_linter_lets_pass(pair: Pair, tmp_path: Path) -> None:
     assert not [f for f in findings(pair.good, pair.target) if f.level == "error"]
-    assert verdict(pair.good, pair.target, tmp_path).builds
+    assert ask(pair.good, pair.target, tmp_path).builds
 
 
 @pytest.mark.parametrize("target", [t.name for t in TARGETS if t.cpu_only])
@@ -81,7 +81,7 @@ def test_tensorrt_rtx_builds_what_the_linter_lets_pass(pair: Pair, tmp_path: Pat
 def test_the_linter_and_tensorrt_rtx_agree_about_every_sm(target: str, kind: str, tmp_path: Path) -> None:
     graph = product(quantized=onnx.TensorProto.INT8 if kind == "int8" else onnx.TensorProto.FLOAT8E4M3FN)
     passes = not [f for f in findings(graph, target) if f.level == "error"]
-    assert passes == verdict(graph, target, tmp_path).builds
+    assert passes == ask(graph, target, tmp_path).builds
 
 
 def test_onnx_runtime_has_no_fp8_concat_as_the_linter_says() -> None:
@@ -131,4 +131,4 @@ def test_a_file_that_is_no_graph_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_sm_is_a_build_error(tmp_path: Path) -> None:
     onnx.save(product(), tmp_path / "g.onnx")
     with pytest.raises(BuildError, match=r"SM 9\.0"):
-        judge(trt, tmp_path / "g.onnx", target_named("h100"))
+        probe(trt, tmp_path / "g.onnx", target_named("h100"))

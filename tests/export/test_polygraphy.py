@@ -16,9 +16,7 @@ from wanedge.cli.app import build_app
 from wanedge.layout import UnitLayout
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge_calibration.observe import observed
-from wanedge_export.polygraphy import record_runs, write_loaders
-from wanedge_export.polygraphy.record import PER_SIZE
-from wanedge_export.polygraphy.visitor import UNITS, made_up, of_clip
+from wanedge_export.polygraphy import PER_SIZE, UNITS, clip_units, noise_units, record_runs, write_loaders
 from wanedge_runtimes.dtypes import storage_dtype
 from wanedge_runtimes.ort import OrtRuntime
 from wanedge_runtimes.runtime import Array, Call, RuntimeOptions
@@ -35,7 +33,7 @@ def bundle(mini_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bun
 @pytest.fixture(scope="module")
 def loaders(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loaders")
-    write_loaders(bundle, folder, made_up(bundle.model), world="A bright lobby.")
+    write_loaders(bundle, folder, noise_units(bundle.model), world="A bright lobby.")
     return folder
 
 
@@ -74,7 +72,7 @@ def test_a_recorded_run_gives_again_what_the_stream_got(bundle: Bundle, componen
     def told(name: str, call: Call) -> None:
         got[name] = {output: np.array(value) for output, value in call.outputs.items()}
 
-    runs = record_runs(observed(model, told), made_up(bundle.model))
+    runs = record_runs(observed(model, told), noise_units(bundle.model))
     path, spec = bundle.graph(component, "fp32")
     executable = OrtRuntime(options).load(path, spec)
     again = []
@@ -100,7 +98,7 @@ def test_polygraphy_runs_the_graphs_with_them(bundle: Bundle, loaders: Path, var
 
 
 def test_a_clip_is_streamed_in_place_of_noise(bundle: Bundle) -> None:
-    units = of_clip(ROOT / "samples/media/visitor.mp4", bundle.model)
+    units = clip_units(ROOT / "samples/media/visitor.mp4", bundle.model)
     assert [unit.index for unit in units] == list(range(UNITS))
     assert any(np.abs(unit.audio).max() > 0 for unit in units)
 

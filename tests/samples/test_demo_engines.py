@@ -12,7 +12,7 @@ from samples.demo.summary import summarise
 from tests.export.half_graphs import half_bundle
 from tests.samples.test_demo_report import Reader, html_of, run_of
 from wanedge.bundle import Bundle
-from wanedge_export.build import bundle as build_of_bundles
+from wanedge_export.engines import bundle as build_of_bundles
 from wanedge_runtimes.errors import InputError
 
 MIB = 1 << 20

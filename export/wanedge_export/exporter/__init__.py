@@ -1,6 +1,6 @@
 """From a component in torch to a checked ONNX graph. Start at `export_component`."""
 
-from wanedge_export.exporter.error import ExportError
+from wanedge_export.component import ExportError
 from wanedge_export.exporter.export import OPSETS, ExportedGraph, FloatPrecision, export_component
 from wanedge_export.exporter.weights import WeightFile
 

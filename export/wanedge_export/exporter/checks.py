@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto
 
-from wanedge_export.exporter.error import ExportError
+from wanedge_export.component import ExportError
 from wanedge_runtimes.spec import Dim, DType, GraphSpec
 
 Expected = Mapping[str, tuple[DType, tuple[Dim, ...]]]

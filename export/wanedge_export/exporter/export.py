@@ -9,12 +9,10 @@ from typing import Literal
 import onnx_ir as ir
 from torch import nn
 
-from wanedge_export.component import Component
+from wanedge_export.component import Component, ExportError
 from wanedge_export.exporter.checks import check_graph
-from wanedge_export.exporter.error import ExportError
-from wanedge_export.exporter.half import half_spec, to_half
+from wanedge_export.exporter.half import half_spec, to_half, wide_tensors
 from wanedge_export.exporter.parity import check_parity
-from wanedge_export.exporter.ranges import wide_tensors
 from wanedge_export.exporter.reference import Dims, roll_out
 from wanedge_export.exporter.tidy import tidy
 from wanedge_export.exporter.tracing import trace

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wanedge_export.component import Component
-from wanedge_export.exporter.error import ExportError
+from wanedge_export.component import Component, ExportError
 from wanedge_export.exporter.reference import Dims, roll_out
 from wanedge_runtimes.errors import ExecutionError, GraphError
 from wanedge_runtimes.ort import OrtExecutable, OrtRuntime

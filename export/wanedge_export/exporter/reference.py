@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wanedge_export.component import TORCH_DTYPES, Component, Tensors
-from wanedge_export.exporter.error import ExportError
+from wanedge_export.component import TORCH_DTYPES, Component, ExportError, Tensors
 from wanedge_runtimes.spec import Dim, DType, GraphSpec, StateSpec
 
 Dims = dict[str, int]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-from wanedge_export.exporter.error import ExportError
+from wanedge_export.component import ExportError
 from wanedge_runtimes.spec import Dim, GraphSpec
 
 _WRAPPER = "component"  # the attribute under which the traced wrapper holds the component

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from wanedge_export.component import Component
-from wanedge_export.exporter.error import ExportError
+from wanedge_export.component import Component, ExportError
 from wanedge_export.exporter.reference import SEED, Dims
 from wanedge_export.operators import exporting
 from wanedge_runtimes.spec import GraphSpec

@@ -14,9 +14,11 @@ from time import perf_counter
 from tests.acceptance.engines.plan import VARIANTS, Cell, Job
 from tests.acceptance.engines.record import Record, append, read_records
 from wanedge.bundle import Bundle
-from wanedge_export.build import BuildError, BuiltEngine, block_profiles, build_bundle
-from wanedge_export.build.apart import build_apart
-from wanedge_export.build.bundle import engine_folder
+from wanedge_export.engines.builder import BuiltEngine
+from wanedge_export.engines.bundle import build_bundle, engine_folder
+from wanedge_export.engines.isolated import build_isolated
+from wanedge_export.engines.sizing import block_profiles
+from wanedge_export.engines.worker.compile import BuildError
 from wanedge_export.lint import Finding, Graph, lint_graph
 from wanedge_runtimes.doctor import collect
 from wanedge_runtimes.targets import Machine, target_named
@@ -130,7 +132,7 @@ def _built_alone(bundle: Bundle, job: Job) -> BuiltEngine:
     """As `wanedge build` asks for it: what is told to the building process moves its memory about."""
     variant = bundle.variant(VARIANTS[job.cell.precision])
     path, spec = bundle.graph(job.component, variant)
-    return build_apart(
+    return build_isolated(
         "tensorrt-rtx",
         path,
         spec,

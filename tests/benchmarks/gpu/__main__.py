@@ -120,7 +120,8 @@ class _Run:
 
     def _require_engine(self, library: str) -> None:
         """Build one for this GPU unless the bundle has it. Raises BuildError."""
-        from wanedge_export.build import BuildError, build_bundle
+        from wanedge_export.engines.bundle import build_bundle
+        from wanedge_export.engines.worker.compile import BuildError
 
         (target, *_) = [*matching_targets(self._machine, pick_gpu(self._machine)), None]
         if target is None:

@@ -13,10 +13,10 @@ from tests.export.half_graphs import half_bundle
 from tests.export.lint_graphs import F16, I8, PAIRS, cache, constant, model, of_type, product, zero
 from wanedge.bundle import Bundle, verify
 from wanedge.cli.app import build_app
-from wanedge_export.build import BuildError, BuildOptions, block_profiles, build_bundle, build_engine, parse_network
-from wanedge_export.build.memory import BUILD_FACTOR, PROFILE_FACTOR, estimate
-from wanedge_export.build.network import require_aliases
-from wanedge_export.compiler.network import aliases
+from wanedge_export.engines.builder import BuildOptions, build_engine, require_aliases
+from wanedge_export.engines.bundle import build_bundle
+from wanedge_export.engines.sizing import BUILD_FACTOR, PROFILE_FACTOR, block_profiles, estimate
+from wanedge_export.engines.worker.compile import BuildError, network_aliases, parse_network
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.nvidia import Gpu
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
@@ -101,9 +101,9 @@ def test_a_spec_that_swaps_what_the_network_writes_in_place_is_refused(tmp_path:
     with pytest.raises(BuildError, match="'n'"):
         build_engine(trt, "tensorrt-rtx", saved(cache(), tmp_path), cache_spec("swap"), RTX_40)
     network, _parser, _builder = parse_network(trt, saved(cache(), tmp_path))
-    assert aliases(network) == {"n": "p"}
+    assert network_aliases(network) == {"n": "p"}
     with pytest.raises(BuildError, match="'n'"):
-        require_aliases(cache_spec("swap"), aliases(network))
+        require_aliases(cache_spec("swap"), network_aliases(network))
 
 
 def test_a_spec_of_another_dtype_is_refused(tmp_path: Path) -> None:

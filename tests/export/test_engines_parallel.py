@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanedge_export.build import BuildError
-from wanedge_export.build.engine import BuiltEngine
-from wanedge_export.build.together import Done, Job, build_together, fitting
+from wanedge_export.engines.builder import BuiltEngine
+from wanedge_export.engines.parallel import Done, Job, build_parallel, fitting
+from wanedge_export.engines.worker.compile import BuildError
 
 WAIT_S = 20
 needs = st.lists(st.integers(1, 100), min_size=1, max_size=8)
@@ -23,7 +23,7 @@ def engine(name: str) -> BuiltEngine:
 def test_every_engine_comes_once_in_the_order_of_the_jobs(sizes: list[int], at_once: int, free: int | None) -> None:
     jobs = [Job(f"c{i}", size, lambda i=i: engine(f"c{i}")) for i, size in enumerate(sizes)]  # type: ignore[misc]
     told: list[Done] = []
-    made = build_together(jobs, at_once, free, told.append)
+    made = build_parallel(jobs, at_once, free, told.append)
     assert [(d.component, d.engine) for d in made] == [(j.component, engine(j.component)) for j in jobs]
     assert sorted(told, key=lambda d: d.component) == sorted(made, key=lambda d: d.component)
 
@@ -52,7 +52,7 @@ def test_two_really_run_at_the_same_time_and_a_third_waits() -> None:
             running -= 1
         return engine("any")
 
-    build_together([Job(f"c{i}", 1, build) for i in range(4)], 2, None, lambda _: None)
+    build_parallel([Job(f"c{i}", 1, build) for i in range(4)], 2, None, lambda _: None)
     assert most == 2
 
 
@@ -64,7 +64,7 @@ def test_the_largest_begins_first() -> None:
         return engine(name)
 
     jobs = [Job(str(size), size, lambda size=size: build(str(size))) for size in (3, 9, 5)]  # type: ignore[misc]
-    build_together(jobs, 1, None, lambda _: None)
+    build_parallel(jobs, 1, None, lambda _: None)
     assert begun == ["9", "5", "3"]
 
 
@@ -80,7 +80,7 @@ def test_after_a_failure_no_other_build_begins() -> None:
         return engine("never")
 
     with pytest.raises(BuildError, match="no kernel"):
-        build_together([Job("fails", 9, fails), *(Job(f"c{i}", 1, never) for i in range(50))], 1, None, lambda _: None)
+        build_parallel([Job("fails", 9, fails), *(Job(f"c{i}", 1, never) for i in range(50))], 1, None, lambda _: None)
     assert begun == ["fails"]
 
 
@@ -99,5 +99,5 @@ def test_a_failure_is_raised_when_the_builds_that_run_have_ended() -> None:
         return engine("runs")
 
     with pytest.raises(BuildError, match="no kernel"):
-        build_together([Job("fails", 9, fails), Job("runs", 8, runs)], 2, None, lambda _: None)
+        build_parallel([Job("fails", 9, fails), Job("runs", 8, runs)], 2, None, lambda _: None)
     assert ended.is_set()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wanedge_export.build.layout import environment, same_addresses
+from wanedge_export.engines.reproducible import environment, same_addresses
 
 SHOW = (
     "import ctypes; print(hash('wanedge'), ctypes.addressof(ctypes.c_int.in_dll(ctypes.pythonapi, 'Py_OptimizeFlag')))"

@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from wanedge_export.compiler.collection import no_collection
+from wanedge_export.engines.worker.logging import gc_guard
 
 WAIT_S = 120
 # Each kind of call that makes a builder. Before it a builder is in a cycle, and what TensorRT says makes garbage, too.
@@ -24,16 +24,17 @@ try:
 except BuildError:
     pass
 """,
-    "judge": 'judge(trt, Path("nothing.onnx"), target_named("rtx-40"))',
+    "probe": 'probe(trt, Path("nothing.onnx"), target_named("rtx-40"))',
 }
 BEFORE = """
 import gc
 from pathlib import Path
 import tensorrt_rtx as trt
-from tests.export.test_build import product_spec
-from wanedge_export.build import BuildError, build_engine, parse_network
-from wanedge_export.build.judge import judge
-from wanedge_export.compiler.listening import Lines, make_logger
+from tests.export.test_engines import product_spec
+from wanedge_export.engines.worker.compile import BuildError, parse_network
+from wanedge_export.engines.builder import build_engine
+from wanedge_export.engines.probe import probe
+from wanedge_export.engines.worker.logging import Lines, make_logger
 from wanedge_runtimes.targets import target_named
 
 class Said(list):
@@ -65,14 +66,14 @@ def test_the_collector_is_as_before_when_the_last_of_several_threads_ends() -> N
     seen: list[bool] = []
 
     def first() -> None:
-        with no_collection():
+        with gc_guard():
             both.wait(WAIT_S)
         both.wait(WAIT_S)
 
     assert gc.isenabled()
     thread = Thread(target=first)
     thread.start()
-    with no_collection():
+    with gc_guard():
         both.wait(WAIT_S)
         both.wait(WAIT_S)  # the first has ended
         seen.append(gc.isenabled())
@@ -84,7 +85,7 @@ def test_the_collector_is_as_before_when_the_last_of_several_threads_ends() -> N
 def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     try:
-        with no_collection():
+        with gc_guard():
             pass
         assert not gc.isenabled()
     finally:

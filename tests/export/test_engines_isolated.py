@@ -13,11 +13,12 @@ import wanedge_export
 import wanedge_runtimes
 from tests.export.half_graphs import half_bundle
 from tests.export.lint_graphs import product
-from tests.export.test_build import RTX_40, product_spec, saved
+from tests.export.test_engines import RTX_40, product_spec, saved
 from wanedge.bundle import Bundle
-from wanedge_export.build import BuildError, BuildOptions, BuiltEngine, block_profiles
-from wanedge_export.build.apart import _compile_modules, build_apart
-from wanedge_export.build.memory import estimate
+from wanedge_export.engines.builder import BuildOptions, BuiltEngine
+from wanedge_export.engines.isolated import build_isolated, compile_modules
+from wanedge_export.engines.sizing import block_profiles, estimate
+from wanedge_export.engines.worker.compile import BuildError
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
 
@@ -26,12 +27,12 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip i
 PEAK = """
 import resource, sys
 from pathlib import Path
-from wanedge_export.build.apart import _compile_modules, build_apart
+from wanedge_export.engines.isolated import compile_modules, build_isolated
 from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.targets import target_named
 
 graph, spec = Path(sys.argv[1]), GraphSpec.model_validate_json(sys.argv[2])
-build_apart("tensorrt-rtx", graph, spec, target_named("rtx-40"), lambda *_: None, data=[graph])
+build_isolated("tensorrt-rtx", graph, spec, target_named("rtx-40"), lambda *_: None, data=[graph])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """
 
@@ -56,7 +57,7 @@ def built(graph: Path, steps: list[str] | None = None, **rest: Any) -> BuiltEngi
         if steps is not None:
             steps.append(phase)
 
-    return build_apart("tensorrt-rtx", graph, product_spec(), RTX_40, progress, data=[graph], **rest)
+    return build_isolated("tensorrt-rtx", graph, product_spec(), RTX_40, progress, data=[graph], **rest)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def backbone(bundle: Bundle) -> bytes:
     path, spec = bundle.graph("backbone", "fp16")
     data = [bundle.path(each) for each in bundle.variant("fp16").graphs["backbone"].data]
     profiles = block_profiles(bundle.model, spec)
-    return build_apart("tensorrt-rtx", path, spec, RTX_40, lambda *_: None, data=data, profiles=profiles).content
+    return build_isolated("tensorrt-rtx", path, spec, RTX_40, lambda *_: None, data=data, profiles=profiles).content
 
 
 def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installation(
@@ -92,13 +93,13 @@ def test_a_whole_component_is_the_same_from_any_folder_and_in_a_fresh_installati
         for package in (wanedge_export, wanedge_runtimes):
             for compiled in Path(package.__path__[0]).rglob("__pycache__/*.pyc"):
                 compiled.unlink(missing_ok=True)
-        _compile_modules.cache_clear()
+        compile_modules.cache_clear()
         engines += [backbone(bundle), backbone(bundle)]
     assert engines == [engines[0]] * 4
 
 
 def test_the_process_imports_only_the_standard_library_and_tensorrt() -> None:
-    code = "import sys; from wanedge_export.compiler import worker; print(*sys.modules)"
+    code = "import sys; from wanedge_export.engines.worker import process; print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-S", "-c", code], env=own_environment(), capture_output=True, text=True, check=True
     )

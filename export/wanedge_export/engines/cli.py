@@ -1,4 +1,4 @@
-"""`wanedge build`: engines for a device into a bundle."""
+"""`wanedge build`: build the engines for a device and add them to the bundle."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +10,7 @@ from wanedge.commands import format_bytes, print_json, progress, require_bundle,
 from wanedge_export.lint.cli import LibraryOption, TargetOption
 
 if TYPE_CHECKING:
-    from wanedge_export.compiler.listening import Progress
+    from wanedge_export.engines.worker.logging import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def build(
     target: TargetOption,
     precision: Annotated[
         Literal["fp16", "int8", "fp8", "mixed"],
-        typer.Option("--precision", "-p", help="Of the graphs to build from; they must be in the bundle."),
+        typer.Option("--precision", "-p", help="Precision of the graphs to build from, which the bundle must hold."),
     ] = "fp16",
     cpu_only: Annotated[
         bool, typer.Option("--cpu-only", help="Build with TensorRT-RTX, without a GPU, on any x86-64 machine.")
@@ -51,7 +51,7 @@ def build(
     ] = False,
     compatibility: Annotated[
         Literal["none", "same-compute-capability", "ampere-plus"],
-        typer.Option(help="Over which other GPUs the engine runs (TensorRT only)."),
+        typer.Option(help="Other GPUs on which the engine runs (TensorRT only)."),
     ] = "none",
     output: Annotated[
         Path | None,
@@ -65,15 +65,16 @@ def build(
 ) -> None:
     """Build TensorRT engines for a device and add them to the bundle.
 
-    Every graph is linted first, and the memory estimated. The engine's inputs and outputs, TensorRT's version, the
-    build log and the hash go into the manifest.
+    Lints every graph and estimates the memory first. Writes the engines, their inputs and outputs, TensorRT's version,
+    the build log and the hashes into the bundle.
     """
     from wanedge_runtimes.targets import target_named
 
     chosen = target_named(target)
     require_bundle(bundle)
     from wanedge.bundle import Bundle
-    from wanedge_export.build import BuildOptions, build_bundle
+    from wanedge_export.engines.builder import BuildOptions
+    from wanedge_export.engines.bundle import build_bundle
     from wanedge_runtimes.doctor import collect
     from wanedge_runtimes.targets import Machine
 
@@ -88,11 +89,11 @@ def build(
         compatibility=compatibility,
     )
     facts = collect()
-    with progress() as shown:
+    with progress() as bars:
 
-        def of(component: str) -> "Progress":
-            task = shown.add_task(component, total=None)
-            return lambda phase, done, steps: shown.update(
+        def progress_of(component: str) -> "Progress":
+            task = bars.add_task(component, total=None)
+            return lambda phase, done, steps: bars.update(
                 task, description=f"{component}: {phase}", completed=done, total=steps or 1
             )
 
@@ -109,7 +110,7 @@ def build(
             output=output,
             at_once=jobs or (facts.cpu.whole if cpu_only else 1),
             command=f"wanedge build --target {target} --precision {precision}" + (" --cpu-only" if cpu_only else ""),
-            progress=of,
+            progress=progress_of,
         )
     if as_json:
         print_json(

@@ -1,4 +1,4 @@
-"""Several engines at once. Each has a process of its own and one builder thread, so a build keeps one core busy."""
+"""Build several engines at the same time. A build has its own process and one builder thread: it uses one core."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -6,7 +6,7 @@ from threading import Event
 from time import perf_counter
 from typing import NamedTuple
 
-from wanedge_export.build.engine import BuiltEngine
+from wanedge_export.engines.builder import BuiltEngine
 
 
 class Job(NamedTuple):
@@ -25,11 +25,13 @@ class Done(NamedTuple):
     seconds: float
 
 
-def build_together(jobs: Sequence[Job], at_once: int, free: int | None, done: Callable[[Done], None]) -> list[Done]:
-    """Every engine, in the jobs' order; the largest begins first. done: told of each as it comes, in one thread.
+def build_parallel(jobs: Sequence[Job], at_once: int, free: int | None, on_done: Callable[[Done], None]) -> list[Done]:
+    """Build every engine and return them in the jobs' order; the largest begins first.
+
+    on_done: called with each engine as it comes, in one thread.
 
     free: bytes of memory; where it does not hold `at_once` of the largest builds, fewer run at once.
-    The first failure is raised when the builds that had begun have ended; no other begins.
+    After the first failure no other build begins; the failure is raised when the running builds have ended.
     """
     failed = Event()
 
@@ -44,20 +46,20 @@ def build_together(jobs: Sequence[Job], at_once: int, free: int | None, done: Ca
 
     largest_first = sorted(jobs, key=lambda job: -job.needed)
     pool = ThreadPoolExecutor(fitting([job.needed for job in jobs], at_once, free))
-    made: dict[str, Done] = {}
+    results: dict[str, Done] = {}
     try:
         waiting = [pool.submit(build, job) for job in largest_first]
         for future in as_completed(waiting):
             if (each := future.result()) is not None:
-                made[each.component] = each
-                done(each)
+                results[each.component] = each
+                on_done(each)
     finally:
         pool.shutdown(cancel_futures=True)
-    return [made[job.component] for job in jobs]
+    return [results[job.component] for job in jobs]
 
 
 def fitting(needs: Sequence[int], at_once: int, free: int | None) -> int:
-    """How many builds fit into memory at once, whichever they are: at least one, at most `at_once`."""
+    """Return how many builds fit into memory at once, whichever they are: at least one, at most `at_once`."""
     if free is None:
         return max(1, at_once)
     largest = sorted(needs, reverse=True)[:at_once]

@@ -1,4 +1,4 @@
-"""Engines for one target into a bundle: every graph linted, estimated, built, and written in one step."""
+"""Build the engines for one target and add them to a bundle, in one step."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,20 +7,18 @@ from typing import NamedTuple
 
 from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
 from wanedge.model import STREAMING_COMPONENTS
-from wanedge_export.build.apart import build_apart
-from wanedge_export.build.engine import BuiltEngine
-from wanedge_export.build.memory import estimate, require_memory
-from wanedge_export.build.options import BuildOptions
-from wanedge_export.build.profiles import block_profiles
-from wanedge_export.build.together import Done, Job, build_together
-from wanedge_export.compiler.error import BuildError
-from wanedge_export.compiler.listening import Progress
+from wanedge_export.engines.builder import BuildOptions, BuiltEngine
+from wanedge_export.engines.isolated import build_isolated
+from wanedge_export.engines.parallel import Done, Job, build_parallel
+from wanedge_export.engines.sizing import block_profiles, estimate, require_memory
+from wanedge_export.engines.worker.compile import BuildError
+from wanedge_export.engines.worker.logging import Progress
 from wanedge_export.lint import Graph, lint_graph
 from wanedge_runtimes.targets import Library, Machine, Precision, Target, same_release, service
 from wanedge_runtimes.tensorrt.library import import_library
 
 Log = Callable[[str], None]
-# What a precision must have in hardware; "mixed" is whatever its graphs hold, which the linter sees.
+# The hardware precision that a graph precision needs; "mixed" depends on the graphs, which the linter reads.
 _HARDWARE: dict[str, Precision] = {"fp16": "fp16", "bf16": "bf16", "int8": "int8", "fp8": "fp8"}
 
 
@@ -67,9 +65,9 @@ def build_bundle(
         output: write a larger copy of the bundle there in place of replacing it.
         at_once: engines that are built at the same time, a core each; fewer where memory is short. More than one only
             with TensorRT-RTX: TensorRT times kernels on the device, and builds would disturb each other.
-        progress: who is told how a component's build goes on, from any thread.
+        progress: returns a component's progress callback, which is called from any thread.
 
-    Raises BuildError; the bundle is then what it was.
+    Raises BuildError; the bundle is then unchanged.
     """
     chosen = _library(target, machine, library, cpu_only)
     if precision in _HARDWARE and _HARDWARE[precision] not in target.precisions:
@@ -82,28 +80,28 @@ def build_bundle(
         raise BuildError(
             "TensorRT times kernels on the device: it builds one engine at a time", hint="leave out --jobs"
         )
-    import_library(chosen.name)  # its absence is better told before the first graph than after
-    place = _Place(bundle, graphs, target, chosen, machine, options or BuildOptions(), precision)
-    jobs = [place.job(component, progress(component)) for component in _components(graphs, every_component)]
+    import_library(chosen.name)  # so that a missing library is reported before the first graph is linted
+    plan = _Plan(bundle, graphs, target, chosen, machine, options or BuildOptions(), precision)
+    jobs = [plan.job(component, progress(component)) for component in _components(graphs, every_component)]
 
-    def told(each: Done) -> None:
+    def on_done(each: Done) -> None:
         log(f"{each.component}: {len(each.engine.content) / 2**20:.1f} MiB in {each.seconds:.1f} s")
 
-    done = build_together(jobs, at_once, machine.memory_free, told)
+    done = build_parallel(jobs, at_once, machine.memory_free, on_done)
     engines = {each.component: each.engine for each in done}
     built = [
-        Built(c, seconds, len(engine.content), place.graph_bytes(c), engine.info.layers) for c, engine, seconds in done
+        Built(c, seconds, len(engine.content), plan.graph_bytes(c), engine.info.layers) for c, engine, seconds in done
     ]
     variant = _variant(target, precision, chosen, graphs, engines)
     with BundleWriter.extend(bundle, output) as writer:
         for component, engine in engines.items():
             writer.add_file(variant.graphs[component].graph, engine.content)
             writer.add_file(engine.info.log, engine.log.encode())
-        made = writer.finish(bundle.manifest.contents.with_variant(variant, {}, Made.now(command)))
-    return BuildResult(made, variant, tuple(built))
+        written = writer.finish(bundle.manifest.contents.with_variant(variant, {}, Made.now(command)))
+    return BuildResult(written, variant, tuple(built))
 
 
-def _library(target: Target, machine: Machine, wanted: Library | None, cpu_only: bool) -> Library:
+def _library(target: Target, machine: Machine, library: Library | None, cpu_only: bool) -> Library:
     if target.sm is None:
         raise BuildError("the CPU runs graphs, not engines", hint="choose a device: wanedge targets")
     if cpu_only:
@@ -112,21 +110,21 @@ def _library(target: Target, machine: Machine, wanted: Library | None, cpu_only:
                 f"TensorRT-RTX has no SM {target.sm}, so nothing can be built for {target.name} without its GPU",
                 hint=f"build on the device: wanedge build BUNDLE --target {target.name}",
             )
-        wanted = target.library_named("tensorrt-rtx")
+        library = target.library_named("tensorrt-rtx")
         if machine.arch != "x86_64":
             raise BuildError("TensorRT-RTX builds on x86-64 machines", hint="build on one, or on the device itself")
-    if wanted is None:
+    if library is None:
         answer = service(target, machine).build
         if not answer.yes:
             raise BuildError(f"no engine for {target.name} can be built here: {answer.why}", hint="wanedge targets")
-        wanted = next((each for each in target.libraries if _is_here(each, machine)), target.library)
-    if not _is_here(wanted, machine):
-        found = machine.libraries.get(wanted.name)
+        library = next((each for each in target.libraries if _is_here(each, machine)), target.library)
+    if not _is_here(library, machine):
+        installed = machine.libraries.get(library.name)
         raise BuildError(
-            f"{target.name} takes engines of {wanted}, and here is {found or 'none'}",
-            hint=f"pip install 'wanedge[{'rtx' if wanted.name == 'tensorrt-rtx' else 'tensorrt'}]'",
+            f"{target.name} takes engines of {library}, and here is {installed or 'none'}",
+            hint=f"pip install 'wanedge[{'rtx' if library.name == 'tensorrt-rtx' else 'tensorrt'}]'",
         )
-    return wanted
+    return library
 
 
 def _is_here(library: Library, machine: Machine) -> bool:
@@ -134,22 +132,22 @@ def _is_here(library: Library, machine: Machine) -> bool:
 
 
 def _graphs(bundle: Bundle, target: Target, precision: str) -> Variant:
-    """The variant with ONNX graphs of that precision in the target's form; of two, the one made for TensorRT."""
+    """Return the variant with ONNX graphs of that precision in the target's form; of two, the one for TensorRT."""
     variants = [v for v in bundle.manifest.variants if not v.engines and v.precision == precision]
-    found = [v for v in variants if v.profile == target.profile]
-    meant = [v for v in found if v.runtime == "tensorrt"] or found
-    if len(meant) == 1:
-        return meant[0]
-    has = "; ".join(map(str, bundle.manifest.variants))
-    how = (
+    fitting = [v for v in variants if v.profile == target.profile]
+    matches = [v for v in fitting if v.runtime == "tensorrt"] or fitting
+    if len(matches) == 1:
+        return matches[0]
+    all_variants = "; ".join(map(str, bundle.manifest.variants))
+    command = (
         f"wanedge export PRESET --precision fp16 --profile {target.profile}"
         if precision == "fp16"
         else f"wanedge quantize BUNDLE --precision {precision} --form tensorrt --source fp16"
     )
     raise BuildError(
-        f"{bundle.origin} has {len(meant) or 'no'} variants with {target.profile} graphs in {precision} "
-        f"for {target.name}; it has: {has}",
-        hint="name one with --source" if meant else how,
+        f"{bundle.origin} has {len(matches) or 'no'} variants with {target.profile} graphs in {precision} "
+        f"for {target.name}; it has: {all_variants}",
+        hint="name one with --source" if matches else command,
     )
 
 
@@ -158,8 +156,8 @@ def _components(graphs: Variant, every: bool) -> list[str]:
     return list(graphs.graphs) if every or not streaming else streaming
 
 
-class _Place(NamedTuple):
-    """Where engines come from and go to."""
+class _Plan(NamedTuple):
+    """Where the engines come from and where they go."""
 
     bundle: Bundle
     graphs: Variant
@@ -170,10 +168,10 @@ class _Place(NamedTuple):
     precision: str
 
     def job(self, component: str, progress: Progress) -> Job:
-        """A component's build. Raises BuildError when the linter or the memory is against it."""
+        """Return a component's build. Raises BuildError for a linter error or too little memory."""
         path, spec = self.bundle.graph(component, self.graphs)
         lint = lint_graph(Graph.load(path), self.target, component, self.library)
-        errors = [found for found in lint if found.level == "error"]
+        errors = [finding for finding in lint if finding.level == "error"]
         if errors:
             first = errors[0]
             raise BuildError(
@@ -186,7 +184,7 @@ class _Place(NamedTuple):
         needed = estimate(spec, self.graph_bytes(component), profiles)
         require_memory(component, needed, self.machine.memory_free, smallest)
         build = partial(
-            build_apart,
+            build_isolated,
             self.library.name,
             path,
             spec,
@@ -209,7 +207,7 @@ class _Place(NamedTuple):
 
 
 def engine_folder(target: Target, precision: str) -> str:
-    """Where in a bundle the engines of a target lie."""
+    """Folder of a target's engines inside a bundle."""
     return f"engines/{target.name}/{precision}"
 
 
