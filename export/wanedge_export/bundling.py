@@ -17,7 +17,7 @@ Log = Callable[[str], None]
 _WEIGHTS = {"text_embed": "text", "text_head": "text"}
 # Fixed transforms between samples and spectra: cheap, and a spectrum's range is wider than float16's resolution.
 _FLOAT_MODULES = ("mel", "spectrum")
-# What runs the graphs of a precision: float32 on the CPU; float16 is what engines are built from.
+# Runtime and target of a precision's graphs: float32 runs on the CPU; engines are built from float16.
 _RUNTIME = {"fp32": ("onnxruntime", "cpu"), "fp16": ("tensorrt", "any")}
 
 
@@ -39,8 +39,8 @@ def export_bundle(
     Args:
         profiles: "portable" makes the variant fp32, "decomposed" the variant fp32-decomposed; their weights are shared.
         precisions: "fp32" for ONNX Runtime, "fp16" for TensorRT, each with all profiles.
-        trained, note: what the manifest says of the weights.
-        log: told one line per step.
+        trained, note: description of the weights in the manifest.
+        log: called with one line per step.
 
     Raises ExportError (which component and why) or BundleError; nothing is left at `path` then.
     """

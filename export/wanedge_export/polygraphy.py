@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wanedge.bundle import Bundle
 from wanedge.atomic import staged_file
 from wanedge.benchmark import synthetic_user
+from wanedge.bundle import Bundle
 from wanedge.config import ModelConfig
 from wanedge.media.files import read_units
 from wanedge.model import Model

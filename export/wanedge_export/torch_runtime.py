@@ -39,8 +39,8 @@ class TorchState:
 
     def restore(self, tensors: Mapping[str, Array]) -> None:
         for spec in self.spec.states:
-            given = tensors.get(spec.name)
-            if given is None or given.shape != spec.shape or given.dtype != np.dtype(spec.dtype):
+            tensor = tensors.get(spec.name)
+            if tensor is None or tensor.shape != spec.shape or tensor.dtype != np.dtype(spec.dtype):
                 raise StateError(
                     f"state '{spec.name}' of {self.spec.component} must be {spec.dtype} {spec.shape}",
                     hint="restore a state saved from the same model",
@@ -92,7 +92,7 @@ class TorchCall:
                 for name, host in self._host.items():
                     self._inputs[name].copy_(host)
             outputs, state = self._step(self._inputs, self._state.tensors)
-            # What a CUDA graph returns lies in its own memory and is overwritten by its next run.
+            # A CUDA graph's outputs lie in its own memory, and its next run overwrites them.
             self._state.tensors = state if self._on_cpu else {name: tensor.clone() for name, tensor in state.items()}
             for name, memory in self._outputs.items():
                 memory.copy_(outputs[name])  # from a device this waits for it
@@ -109,7 +109,7 @@ class TorchExecutable:
         self.spec = component.spec()
         self._component, self._device = component, device
         mode = None if device == CPU else "reduce-overhead"
-        # Each block size gets its own specialised kernels, as a person who compiles for speed would do.
+        # Each block size gets its own specialised kernels, as anyone who compiles for speed would do.
         self._step: Step = torch.compile(component, dynamic=False, mode=mode) if compiled else component
 
     def new_state(self) -> TorchState:

@@ -85,7 +85,7 @@ class Loud(nn.Module):
 def test_what_float16_cannot_hold_is_measured_and_kept_in_float32(tmp_path: Path) -> None:
     assert LIMIT < 65504
     exported = export_component(Loud().eval(), tmp_path, precision="fp16")
-    assert len(exported.kept) == 2
+    assert len(exported.float32_nodes) == 2
     assert exported.error < 2e-3
 
 

@@ -46,7 +46,7 @@ def test_a_finding_says_where_since_when_and_what_to_do(pair: Pair) -> None:
     names = {node.name for node in pair.bad.graph.node}
     assert first.node in names or first.node == "the graph"
     assert first.what
-    assert first.mend
+    assert first.hint
     assert first.lifted
 
 

@@ -27,7 +27,7 @@ def test_json_holds_every_finding(mini_bundle: Bundle) -> None:
     assert report["ok"] is False
     assert report["variants"] == ["fp32"]
     assert {f["rule"] for f in report["findings"]} == {"attention-fp32"}
-    assert all(f["node"] and f["mend"] and f["lifted"] for f in report["findings"])
+    assert all(f["node"] and f["hint"] and f["lifted"] for f in report["findings"])
 
 
 def test_a_decomposed_only_device_gets_the_decomposed_graphs(mini_bundle: Bundle) -> None:
@@ -41,7 +41,7 @@ def test_the_opset_24_graph_for_a_decomposed_only_device_is_refused_with_the_men
     assert result.exit_code == 1
     findings = json.loads(result.stdout)["findings"]
     assert {f["rule"] for f in findings} == {"operator-version", "opset"}
-    assert all("--profile decomposed" in f["mend"] for f in findings)
+    assert all("--profile decomposed" in f["hint"] for f in findings)
 
 
 def test_misuse_lists_what_there_is(mini_bundle: Bundle) -> None:

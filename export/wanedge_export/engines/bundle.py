@@ -177,7 +177,7 @@ class _Plan(NamedTuple):
             raise BuildError(
                 f"{component} would not build for {self.target.name}: {first.node}: {first.what} "
                 f"(rule {first.rule}, lifted by: {first.lifted}; {len(errors)} errors in all)",
-                hint=first.mend,
+                hint=first.hint,
             )
         profiles = block_profiles(self.bundle.model, spec, as_range=self.options.profiles == "range")
         smallest = self.target.memory_gib[0] if self.target.memory_gib else None

@@ -1,4 +1,4 @@
-"""Is a written graph what its spec says, in operators that every runtime of its profile has?"""
+"""Check that a written graph is what its spec says, in operators that every runtime of its profile has."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ Expected = Mapping[str, tuple[DType, tuple[Dim, ...]]]
 
 
 def check_graph(path: Path, spec: GraphSpec) -> None:
-    """Raises ExportError that names the component, the tensor or operator, and the mend."""
+    """Raises ExportError that names the component, the tensor or operator, and what to change."""
     model = onnx.load(path, load_external_data=False)
     _check_operators(model, spec)
     pasts: Expected = {s.past: (s.dtype, s.shape) for s in spec.states}
@@ -33,7 +33,7 @@ def check_graph(path: Path, spec: GraphSpec) -> None:
 
 
 def _check_operators(model: ModelProto, spec: GraphSpec) -> None:
-    """Only what the ONNX standard has at the spec's opset; for the decomposed profile that is opset <= 20."""
+    """Allow only operators of the ONNX standard at the spec's opset; for the decomposed profile that is opset <= 20."""
     if model.functions:
         raise ExportError(
             f"{spec.component}: the graph defines the functions {[f.name for f in model.functions]}",
@@ -57,16 +57,16 @@ def _check_operators(model: ModelProto, spec: GraphSpec) -> None:
 
 
 def _check_side(kind: str, values: list[onnx.ValueInfoProto], expected: Expected, spec: GraphSpec) -> None:
-    found = {v.name: v.type for v in values}
-    if list(found) != list(expected):
+    actual = {v.name: v.type for v in values}
+    if list(actual) != list(expected):
         raise ExportError(
-            f"{spec.component}: the graph's {kind}s are {list(found)}, the spec's {list(expected)}",
+            f"{spec.component}: the graph's {kind}s are {list(actual)}, the spec's {list(expected)}",
             hint=f"return each {kind} as a tensor of its own, in the spec's order",
         )
     for name, (dtype, shape) in expected.items():
-        if (_element(found[name]), _shape(found[name])) != (_onnx_type(dtype), shape):
+        if (_element(actual[name]), _shape(actual[name])) != (_onnx_type(dtype), shape):
             raise ExportError(
-                f"{spec.component}: {kind} '{name}' has shape {list(_shape(found[name]))} in the graph, "
+                f"{spec.component}: {kind} '{name}' has shape {list(_shape(actual[name]))} in the graph, "
                 f"the spec says {dtype} {list(shape)}",
                 hint="make spec() and forward() agree",
             )
@@ -86,7 +86,7 @@ def _check_consumed(graph: GraphProto, spec: GraphSpec) -> None:
 def _check_in_place(graph: GraphProto, spec: GraphSpec) -> None:
     """past -> TensorScatter -> present, nothing between and no other reader of the past.
 
-    TensorRT takes a cache only as a network's input and output; and what else reads the past would see it half
+    TensorRT takes a cache only as a network's input and output, and any other reader of the past would see it half
     overwritten.
     """
     for state in spec.states:
@@ -102,7 +102,7 @@ def _check_in_place(graph: GraphProto, spec: GraphSpec) -> None:
             raise ExportError(
                 f"{spec.component}: state '{state.name}' is in place, but '{state.past}' goes to "
                 f"{[n.op_type for n in readers]} instead of straight through one TensorScatter to '{state.present}'",
-                hint="write it with operators.cache_write, read only what that returns, keep it in one dtype; "
+                hint="write it with operators.cache_write, read only its result, keep it in one dtype; "
                 'or set update="swap"',
             )
 

@@ -1,4 +1,4 @@
-"""Export one component: trace it, write graph and weights, check both, and only then let them appear."""
+"""Export one component: trace it, write graph and weights to a staging folder, check both, then publish them."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class ExportedGraph:
 
     path: the graph. data: the weight files that it points into, beside it. sha256: of the graph file.
     error: largest difference from torch, relative to the largest value of its tensor.
-    kept: in an fp16 graph, the nodes that compute in float32.
+    float32_nodes: in an fp16 graph, the nodes that compute in float32.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class ExportedGraph:
     data: tuple[Path, ...]
     sha256: str
     error: float
-    kept: tuple[str, ...] = ()
+    float32_nodes: tuple[str, ...] = ()
 
 
 def export_component(
@@ -64,18 +64,18 @@ def export_component(
 
     Args:
         component: an `nn.Module` in eval mode that keeps the component protocol.
-        directory: where the files go; made if need be.
+        directory: where the files go; created if needed.
         opset: 24 for the portable and 20 for the decomposed profile unless given.
         weights: a file shared with other graphs; graph and weights then appear when it is closed.
         dims: sizes of the dynamic axes to compare with torch at; the first is the one that is traced.
         precision: "fp16" makes weights and states float16; inputs and outputs stay float32 (see half.py).
         float_modules: modules that an fp16 graph keeps in float32.
-        log: told one line per step.
+        log: called with one line per step.
 
     Returns the graph with its spec as written. In the decomposed profile every state swaps: only TensorScatter
     promises to write in place.
 
-    Raises ExportError, which names the component, the tensor and the mend; nothing is written then.
+    Raises ExportError, which names the component, the tensor and what to change; nothing is written then.
     """
     if weights is None:
         with WeightFile(directory / f"{component.spec().component}.weights") as own:
@@ -105,9 +105,9 @@ def export_component(
     log(f"{name}: tracing")
     model = trace(component, spec, sizes[0])
     tidy(model, spec)
-    kept: tuple[str, ...] = ()
+    float32_nodes: tuple[str, ...] = ()
     if precision == "fp16":
-        spec, kept = _halved(component, model, spec, sizes, float_modules)
+        spec, float32_nodes = _halved(component, model, spec, sizes, float_modules)
     with weights.staged_graph(model, _file_name(spec)) as staged:
         log(f"{name}: checking {staged.stat().st_size / 1024:.0f} KiB of graph")
         check_graph(staged, spec)
@@ -115,7 +115,7 @@ def export_component(
         log(f"{name}: {parity}")
         digest = hashlib.sha256(staged.read_bytes()).hexdigest()
     data = (weights.path,) if has_outside_weights(model) else ()
-    return ExportedGraph(directory / _file_name(spec), spec, data, digest, parity.error, kept)
+    return ExportedGraph(directory / _file_name(spec), spec, data, digest, parity.error, float32_nodes)
 
 
 def _halved(

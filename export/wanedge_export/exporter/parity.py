@@ -1,4 +1,4 @@
-"""Does a written graph compute what torch computes? Step by step, each on its own state, at several sizes."""
+"""Compare a written graph with torch: step by step, each on its own state, at several sizes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ROUNDS = 4
 # in the shipped model, more in deeper ones. The coarser formats scale with their own last place; a wrong graph is off
 # by far more.
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-# What is exactly zero in one order of additions may be a rounding away from zero in the other.
+# A sum that is exactly zero in one order of additions may be a rounding error in another.
 FLOOR = 1e-3
 # A float that lies between two levels of a picture may be rounded to either.
 UINT8_LEVELS = 1
@@ -55,7 +55,7 @@ def check_parity(
 ) -> Parity:
     """Run graph and component side by side in ONNX Runtime and eager torch.
 
-    precision: what the graph computes in, where that is coarser than the component.
+    precision: the graph's, where it is coarser than the component's.
 
     Raises ExportError that names the first tensor that differs, MissingExtra without onnxruntime.
     """
@@ -68,8 +68,8 @@ def check_parity(
         state = executable.new_state()
         for step in roll_out(component, dims, steps):
             outputs = executable.run({name: _array(t) for name, t in step.inputs.items()}, state)
-            for name, expected, found in _pairs(step.outputs, outputs, step.state, state.snapshot()):
-                difference = _difference(expected, found, _LEVELS[precision])
+            for name, expected, actual in _pairs(step.outputs, outputs, step.state, state.snapshot()):
+                difference = _difference(expected, actual, _LEVELS[precision])
                 if difference > tolerance:
                     raise ExportError(
                         f"{spec.component}: '{name}' differs from torch by {difference:.2g} of its scale at step "
@@ -88,23 +88,26 @@ def check_parity(
 
 
 def _pairs(
-    outputs: dict[str, Tensor], found_outputs: dict[str, Array], state: dict[str, Tensor], found_state: dict[str, Array]
+    outputs: dict[str, Tensor],
+    actual_outputs: dict[str, Array],
+    state: dict[str, Tensor],
+    actual_state: dict[str, Array],
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    for expected, found in ((outputs, found_outputs), (state, found_state)):
+    for expected, actual in ((outputs, actual_outputs), (state, actual_state)):
         for name, tensor in expected.items():
-            yield name, tensor, _tensor(found[name], tensor.dtype)
+            yield name, tensor, _tensor(actual[name], tensor.dtype)
 
 
-def _difference(expected: Tensor, found: Tensor, levels: int = UINT8_LEVELS) -> float:
+def _difference(expected: Tensor, actual: Tensor, levels: int = UINT8_LEVELS) -> float:
     """Largest difference relative to the tensor's scale; 0 for equal integers, infinity for others and for NaN."""
-    if expected.shape != found.shape:
+    if expected.shape != actual.shape:
         return float("inf")
     if expected.numel() == 0:
         return 0.0
     if not expected.dtype.is_floating_point:
         allowed = levels if expected.dtype == torch.uint8 else 0
-        return 0.0 if int((expected.long() - found.long()).abs().max()) <= allowed else float("inf")
-    a, b = expected.double(), found.double()
+        return 0.0 if int((expected.long() - actual.long()).abs().max()) <= allowed else float("inf")
+    a, b = expected.double(), actual.double()
     if not b.isfinite().all():
         return float("inf")
     return float((a - b).abs().max() / max(float(a.abs().max()), FLOOR))

@@ -1,4 +1,4 @@
-"""The component in eager torch, step by step on its own state, held to its own spec."""
+"""Run a component in eager torch, step by step on its own state, and check it against its own spec."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from wanedge_runtimes.spec import Dim, DType, GraphSpec, StateSpec
 
 Dims = dict[str, int]
 
-SEED = 20240  # any number; the same one makes a failure come back
+SEED = 20240  # any number; a fixed one makes failures repeatable
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: what went in, what came out, and the state after it, by `StateSpec.name`."""
+    """One step: inputs, outputs, and the state after it, by `StateSpec.name`."""
 
     index: int
     dims: Dims
@@ -40,7 +40,7 @@ def roll_out(component: Component, dims: Sequence[Dims], steps: int) -> Iterator
         inputs = component.sample_inputs(generator, dict(sizes))
         _check(spec, "sample_inputs()", "input", {t.name: (t.dtype, t.shape) for t in spec.inputs}, inputs, sizes)
         with torch.inference_mode():
-            # A component may write its state in place, and may keep or return what it was given.
+            # A component may write its state in place, and may keep or return its arguments.
             outputs, state = component(_copies(inputs), _copies(state))
         _check(spec, "forward()", "output", {t.name: (t.dtype, t.shape) for t in spec.outputs}, outputs, sizes)
         _check_states(spec, "forward()", state)
@@ -73,17 +73,17 @@ def _check(
     where: str,
     kind: str,
     expected: Mapping[str, tuple[DType, tuple[Dim, ...]]],
-    found: Tensors,
+    tensors: Tensors,
     dims: Dims,
 ) -> None:
-    for name in sorted(expected.keys() ^ found.keys()):
+    for name in sorted(expected.keys() ^ tensors.keys()):
         has, lacks = ("spec()", where) if name in expected else (where, "spec()")
         raise ExportError(
             f"{spec.component}: {kind} '{name}' is in {has} but not in {lacks}",
             hint=f"name the same {kind}s in spec() and {where}",
         )
     for name, (dtype, shape) in expected.items():
-        tensor = found[name]
+        tensor = tensors[name]
         sizes = tuple(dims.get(d, -1) if isinstance(d, str) else d for d in shape)
         if tensor.dtype != TORCH_DTYPES[dtype] or tuple(tensor.shape) != sizes:
             raise ExportError(

@@ -1,4 +1,4 @@
-"""Make a traced model say what a reader needs and nothing about the machine: axis names, node names, no traces."""
+"""Give a traced model readable axis, node and weight names, and remove every trace of the machine."""
 
 import ast
 from collections.abc import Iterable
@@ -26,12 +26,12 @@ def tidy(model: ir.Model, spec: GraphSpec) -> None:
 def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
     names: dict[str, str] = {}  # torch's symbol -> the spec's axis
     for value, tensor in zip(model.graph.inputs, spec.inputs, strict=False):
-        for traced, wanted in zip(_dims(value), tensor.shape, strict=True):
-            if isinstance(wanted, str) and not isinstance(traced, str):
-                raise _frozen(spec, tensor.name, wanted, traced)
-            if isinstance(wanted, str) and names.setdefault(str(traced), wanted) != wanted:
+        for traced, axis in zip(_dims(value), tensor.shape, strict=True):
+            if isinstance(axis, str) and not isinstance(traced, str):
+                raise _frozen(spec, tensor.name, axis, traced)
+            if isinstance(axis, str) and names.setdefault(str(traced), axis) != axis:
                 raise ExportError(
-                    f"{spec.component}: axes '{names[str(traced)]}' and '{wanted}' of input '{tensor.name}' "
+                    f"{spec.component}: axes '{names[str(traced)]}' and '{axis}' of input '{tensor.name}' "
                     "always have the same size, torch found",
                     hint="give them one name in spec()",
                 )
@@ -39,9 +39,9 @@ def _name_axes(model: ir.Model, spec: GraphSpec) -> None:
         if value.shape is not None:
             value.shape = ir.Shape([_renamed(d, names) for d in _dims(value)])
     for value, tensor in zip(model.graph.outputs, spec.outputs, strict=False):
-        for traced, wanted in zip(_dims(value), tensor.shape, strict=True):
-            if isinstance(wanted, str) and isinstance(traced, int):
-                raise _frozen(spec, tensor.name, wanted, traced)
+        for traced, axis in zip(_dims(value), tensor.shape, strict=True):
+            if isinstance(axis, str) and isinstance(traced, int):
+                raise _frozen(spec, tensor.name, axis, traced)
         value.shape = ir.Shape(tensor.shape)
 
 
@@ -86,7 +86,7 @@ def _name_nodes(model: ir.Model) -> None:
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
         module = str(scopes[-2]) if len(scopes) > 1 else ""
-        inside = module.startswith(f"{_WRAPPER}.")  # torch has names of its own for what belongs to no module
+        inside = module.startswith(f"{_WRAPPER}.")  # torch names nodes that belong to no module by itself
         name = f"{module.removeprefix(f'{_WRAPPER}.')}/{node.op_type}" if inside else node.op_type
         used[name] = used.get(name, 0) + 1
         node.name = name if used[name] == 1 else f"{name}_{used[name]}"

@@ -1,4 +1,4 @@
-"""torch.export and its translation to ONNX operators, without their noise."""
+"""Trace a component with torch.export and translate it to ONNX operators."""
 
 import logging
 import warnings
@@ -53,7 +53,7 @@ def trace(component: Component, spec: GraphSpec, dims: Dims) -> ir.Model:
 
 
 class _Flat(nn.Module):
-    """A component as a function of positional tensors, which is what a graph is."""
+    """A component as a function of positional tensors, as a graph is."""
 
     def __init__(self, component: Component, spec: GraphSpec) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what concerns nobody here: three messages, by their text."""
+    """Hide three messages that do not concern the user, by their text."""
 
     def without_torchvision(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("torchvision is not installed")
@@ -89,7 +89,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            # nn.GRU and nn.LSTM say this of themselves; of anybody else's tensors it stays a warning worth reading.
+            # nn.GRU and nn.LSTM cause this by themselves; for other modules' tensors it stays a useful warning.
             own = r"The tensor attributes? (self\.[\w.]+\._flat_weights\[\d+\](, )?)+ w(as|ere) assigned"
             warnings.filterwarnings("ignore", own, UserWarning)
             yield

@@ -51,7 +51,7 @@ class WeightFile:
 
     @contextmanager
     def staged_graph(self, model: ir.Model, name: str) -> Iterator[Path]:
-        """Write `model` as `name`; inside the block it can be checked, an error there takes it back."""
+        """Write `model` as `name`; inside the block it can be checked; an error there removes it again."""
         graph, end, offsets = self._staging / name, self._end, dict(self._offsets)
         try:
             self._move_out(model)
@@ -88,12 +88,12 @@ class WeightFile:
         if key not in self._offsets:
             self._offsets[key] = -(-self._end // PAGE) * PAGE
             with self._staged.open("r+b") as file:
-                file.seek(self._offsets[key])  # what lies between reads as zeros
+                file.seek(self._offsets[key])  # the gap reads as zeros
                 file.write(content)
             self._end = self._offsets[key] + len(content)
         return self._offsets[key]
 
 
 def has_outside_weights(model: ir.Model) -> bool:
-    """Whether a written model points into a weight file."""
+    """Return True when a written model points into a weight file."""
     return any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())

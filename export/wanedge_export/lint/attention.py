@@ -12,14 +12,14 @@ from wanedge_runtimes.targets import Library, Target
 # Places of Attention's inputs (ONNX Attention-24).
 _MASK, _PAST_KEY, _NONPAD = 3, 4, 6
 
-_MASK_INSTEAD = "say it with the explicit mask input: operators.attention(query, key, value, mask)"
+_MASK_INSTEAD = "use the explicit mask input: operators.attention(query, key, value, mask)"
 
 
 def _window(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
     for node in graph.of_type("Attention"):
         sizes = {name: attribute(node, name) for name in ("left_window_size", "right_window_size")}
-        if given := {name: size for name, size in sizes.items() if size is not None and size >= 0}:
-            yield Hit(node, f"the window attributes {given} are ignored silently: every slot stays visible")
+        if windows := {name: size for name, size in sizes.items() if size is not None and size >= 0}:
+            yield Hit(node, f"the window attributes {windows} are ignored silently: every slot stays visible")
 
 
 def _nonpad(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
@@ -76,8 +76,8 @@ def _cache_type(graph: Graph, _target: Target, _library: Library) -> Iterator[Hi
 def _cache_input(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
     for node in graph.of_type("TensorScatter"):
         if node.input[0] not in graph.inputs:
-            made = graph.producer(node.input[0])
-            what = f"comes out of {made.op_type}" if made is not None else "is a constant"
+            producer = graph.producer(node.input[0])
+            what = f"comes out of {producer.op_type}" if producer is not None else "is a constant"
             yield Hit(node, f"the cache {node.input[0]!r} {what}: it must be an input of the graph itself")
 
 
@@ -129,7 +129,7 @@ RULES = (
         "cache-input",
         "error",
         TENSORRT,
-        "take the Cast (or what else stands between) away and keep the state in the type it is stored in",
+        "remove the Cast (or other node) in front of it and keep the state in the type in which it is stored",
         MEASURED,
         _cache_input,
     ),

@@ -1,4 +1,4 @@
-"""`wanedge lint`: would this device take the bundle's graphs?"""
+"""`wanedge lint`: check whether a device takes the bundle's graphs."""
 
 from typing import Annotated
 
@@ -22,13 +22,14 @@ def lint(
     target: TargetOption,
     library: LibraryOption = None,
     variant: Annotated[
-        str | None, typer.Option(help="Only this variant; by default those that are meant for such a device.")
+        str | None, typer.Option(help="Only this variant; by default every variant for this kind of device.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find what a device's TensorRT would refuse, ignore or do badly, before building an engine.
 
-    Each finding names the node, the rule, the first version without the limit, and the mend. Fails on an error.
+    Each finding names the node, the rule, the first version without the limit, and what to change.
+    Exits with 1 on an error.
     """
     from wanedge_runtimes.targets import target_named
 
@@ -44,8 +45,8 @@ def lint(
         print_json(report.model_dump(mode="json"))
     else:
         if report.findings:
-            columns = ("level", "component", "node", "rule", "what", "lifted by", "mend")
-            rows = [(f.level, f.component, f.node, f.rule, f.what, f.lifted, f.mend) for f in report.findings]
+            columns = ("level", "component", "node", "rule", "what", "lifted by", "hint")
+            rows = [(f.level, f.component, f.node, f.rule, f.what, f.lifted, f.hint) for f in report.findings]
             stdout().print(table(f"{target} ({report.library})", columns, rows))
         errors = sum(finding.level == "error" for finding in report.findings)
         warnings = len(report.findings) - errors

@@ -1,4 +1,4 @@
-"""An ONNX graph as rules read it: nodes with names, who makes and who reads a tensor, its type, its constant value."""
+"""An ONNX graph for rules: nodes with names, and each tensor's producer, readers, type and constant value."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,11 +59,11 @@ class Graph:
         return tensor in self._constants
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
-        """The value of a constant tensor; None when it is computed or given."""
-        found = self._constants.get(tensor)
-        if found is None:
+        """The value of a constant tensor; None for a computed tensor or an input."""
+        constant = self._constants.get(tensor)
+        if constant is None:
             return None
-        return np.asarray(numpy_helper.to_array(found, str(self._folder or "")))
+        return np.asarray(numpy_helper.to_array(constant, str(self._folder or "")))
 
     def dtype(self, tensor: str) -> int:
         """TensorProto.DataType; UNDEFINED (0) where shape inference does not know."""
@@ -92,10 +92,10 @@ class Graph:
 
 def attribute(node: NodeProto, name: str) -> Any:
     """An attribute's value; None when the node does not have it. Text comes as str."""
-    for found in node.attribute:
-        if found.name == name:
-            value = onnx.helper.get_attribute_value(found)
-            return value.decode() if found.type == AttributeProto.STRING else value
+    for candidate in node.attribute:
+        if candidate.name == name:
+            value = onnx.helper.get_attribute_value(candidate)
+            return value.decode() if candidate.type == AttributeProto.STRING else value
     return None
 
 
@@ -105,7 +105,7 @@ def argument(node: NodeProto, index: int) -> str | None:
 
 
 def label(node: NodeProto) -> str:
-    """What to call a node: its name, or its operator and first output."""
+    """Return a node's name, or its operator and first output."""
     return node.name or f"{node.op_type} -> {next(iter(node.output), '')}"
 
 
@@ -113,6 +113,6 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[NodeProto]:
     """Every node, those of If, Loop and Scan bodies included."""
     for node in graph.node:
         yield node
-        for found in node.attribute:
-            for body in (*([found.g] if found.HasField("g") else []), *found.graphs):
+        for held in node.attribute:
+            for body in (*([held.g] if held.HasField("g") else []), *held.graphs):
                 yield from _nodes(body)

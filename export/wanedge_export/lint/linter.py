@@ -16,7 +16,7 @@ RULES: tuple[Rule, ...] = (*operators.RULES, *attention.RULES, *quantization.RUL
 def lint_graph(
     graph: Graph, target: Target, component: str = "graph", library: Library | None = None
 ) -> tuple[Finding, ...]:
-    """What `target` would refuse, ignore or do badly in `graph`, errors first.
+    """Return what `target` would refuse, ignore or do badly in `graph`, errors first.
 
     library: one of the target's, its first by default. component: for the findings.
     """
@@ -28,7 +28,7 @@ def lint_graph(
 
 
 class LintReport(Strict):
-    """findings: errors first. graphs: how many were looked at."""
+    """findings: errors first. graphs: number of linted graphs."""
 
     target: str
     library: str
@@ -46,7 +46,7 @@ class LintReport(Strict):
 def lint_bundle(
     bundle: Bundle, target: Target, *, library: Library | None = None, variant: str | None = None
 ) -> LintReport:
-    """Lint every graph of one variant, or of all variants that are meant for such a target.
+    """Lint every graph of one variant, or of all variants for this kind of target.
 
     Raises InputError when no variant has graphs for it, GraphError for a file that is no graph.
     """
@@ -70,16 +70,16 @@ def lint_bundle(
 
 
 def graph_variants(bundle: Bundle, target: Target) -> tuple[Variant, ...]:
-    """The variants whose ONNX graphs a target could take: those made for its kind of runtime, or else all of its form.
+    """Return the variants whose ONNX graphs a target could take: for its runtime, or else all of its form.
 
     Raises InputError when there is none, e.g. no decomposed graphs for a device that needs them.
     """
     runtime = "onnxruntime" if target.sm is None else "tensorrt"
     graphs = [v for v in bundle.manifest.variants if not v.engines and v.profile == target.profile]
-    meant = [v for v in graphs if v.runtime == runtime]
+    matches = [v for v in graphs if v.runtime == runtime]
     if not graphs:
         raise InputError(
             f"{bundle.origin} has no {target.profile} graphs, which {target.name} ({target.library}) needs",
             hint=f"wanedge export PRESET --profile {target.profile} --precision fp16",
         )
-    return tuple(meant or graphs)
+    return tuple(matches or graphs)

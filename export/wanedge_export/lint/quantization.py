@@ -1,6 +1,6 @@
 """Rules about QuantizeLinear and DequantizeLinear: which types, and where they belong.
 
-The placement rules are the vendor's [explicit quantization]; where TensorRT-RTX judges a graph, a test holds us to it.
+The placement rules are the vendor's [explicit quantization]; a test compares them with TensorRT-RTX.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _EXPLICIT = (
 )
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
-# What moves or reshapes values without computing: Q/DQ may stand on either side.
+# Operators that move or reshape values without computing: Q/DQ may stand on either side.
 _MOVES = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Concat", "Split", "Identity", "Gather")
 
 _SYMMETRIC_TYPES = (TensorProto.INT8, TensorProto.FLOAT8E4M3FN, TensorProto.INT4, TensorProto.FLOAT4E2M1)
@@ -48,11 +48,11 @@ def _type(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
 
 
 def _hardware(graph: Graph, target: Target, _library: Library) -> Iterator[Hit]:
-    told: set[Precision] = set()
+    reported: set[Precision] = set()
     for node, tensor in graph.tensors():
         needed = _NEEDS.get(graph.dtype(tensor))
-        if needed is not None and needed[0] not in target.precisions and needed[0] not in told:
-            told.add(needed[0])
+        if needed is not None and needed[0] not in target.precisions and needed[0] not in reported:
+            reported.add(needed[0])
             what = f"{tensor!r} is {needed[0]}, which SM {target.sm} ({target.device}) does not compute in"
             yield Hit(node, what, lifted=f"{needed[1]} hardware")
 
@@ -82,21 +82,21 @@ def _weight(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
 
 def _output(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
     for node in graph.of_type(_Q):
-        made = graph.producer(node.input[0])
-        if made is None or made.op_type not in _PRODUCTS:
+        producer = graph.producer(node.input[0])
+        if producer is None or producer.op_type not in _PRODUCTS:
             continue
         readers = list(_behind(graph, node.output[0]))
         if readers and not any(reader.op_type in (*_PRODUCTS, "Add") for reader in readers):
-            yield Hit(node, f"the output of {made.op_type} is quantized for readers that do not compute in int8")
+            yield Hit(node, f"the output of {producer.op_type} is quantized for readers that do not compute in int8")
 
 
 def _residual(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
     for node in graph.of_type("Add"):
-        made = [graph.producer(name) for name in node.input]
-        products = [m for m in made if m is not None and _is_quantized_product(graph, m)]
+        producers = [graph.producer(name) for name in node.input]
+        products = [m for m in producers if m is not None and _is_quantized_product(graph, m)]
         others = [
             (m, name)
-            for m, name in zip(made, node.input, strict=True)
+            for m, name in zip(producers, node.input, strict=True)
             if not graph.is_constant(name) and (m is None or m not in products)
         ]
         if products and any(m is None or m.op_type != _DQ for m, _ in others):
@@ -105,8 +105,8 @@ def _residual(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]
 
 def _convtranspose3d(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
     for node in graph.of_type("ConvTranspose"):
-        made = graph.producer(node.input[0])
-        int8 = made is not None and made.op_type == _DQ and graph.dtype(made.input[0]) == TensorProto.INT8
+        source = graph.producer(node.input[0])
+        int8 = source is not None and source.op_type == _DQ and graph.dtype(source.input[0]) == TensorProto.INT8
         if int8 and graph.rank(node.input[1]) == 5:
             yield Hit(node, "a three-dimensional ConvTranspose in int8 falls back to float16")
 
@@ -138,8 +138,8 @@ def _behind(graph: Graph, tensor: str) -> Iterator[NodeProto]:
 def _is_quantized_product(graph: Graph, node: NodeProto) -> bool:
     if node.op_type not in _PRODUCTS:
         return False
-    made = graph.producer(node.input[0])
-    return made is not None and made.op_type == _DQ
+    source = graph.producer(node.input[0])
+    return source is not None and source.op_type == _DQ
 
 
 RULES = (

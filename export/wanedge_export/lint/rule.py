@@ -1,4 +1,4 @@
-"""What a rule is, and what it finds."""
+"""A lint rule and its findings."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ NONE_KNOWN = "none known"
 class Finding(Strict):
     """error: the target refuses the graph or computes something else. warning: slower or less exact than it could be.
 
-    lifted: the first version (or hardware) without the limit. mend: what to do about it here.
+    lifted: the first version (or hardware) without the limit. hint: what to change.
     """
 
     component: str
@@ -26,7 +26,7 @@ class Finding(Strict):
     level: Level
     what: str
     lifted: str
-    mend: str
+    hint: str
 
 
 class Hit(NamedTuple):
@@ -48,12 +48,12 @@ class Rule:
     name: str
     level: Level
     libraries: Mapping[LibraryName, str | None]
-    mend: str
+    hint: str
     source: str
     check: Callable[[Graph, Target, Library], Iterable[Hit]]
 
     def applies(self, library: Library) -> bool:
-        """Whether this version of the library still has the limit."""
+        """Return True when this version of the library still has the limit."""
         if library.name not in self.libraries:
             return False
         lifted = self.libraries[library.name]
@@ -70,7 +70,7 @@ class Rule:
                 level=self.level,
                 what=hit.what,
                 lifted=hit.lifted or own,
-                mend=self.mend,
+                hint=self.hint,
             )
 
 

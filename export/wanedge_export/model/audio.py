@@ -145,7 +145,7 @@ def _fold(x: Tensor, group: int) -> Tensor:
 
 
 class AudioEncoder(nn.Module):
-    """The user's ears: pcm -> tokens for the backbone, with causal attention over its own short window."""
+    """The user's audio encoder: pcm -> tokens for the backbone, with causal attention over its own short window."""
 
     def __init__(self, config: AudioConfig, backbone: BackboneConfig, ring: Ring) -> None:
         super().__init__()

@@ -77,13 +77,13 @@ class ReferenceModel(nn.Module):
         model = cls(config)
         tensors["text_head.table.weight"] = tensors.get("text_embed.table.weight", torch.empty(0))
         expected = {name: t.shape for name, t in model.state_dict().items()}
-        found = {name: t.shape for name, t in tensors.items()}
-        wrong = [n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
+        actual = {name: t.shape for name, t in tensors.items()}
+        wrong = [n for n in expected.keys() | actual.keys() if expected.get(n) != actual.get(n)]
         if wrong:
             first = sorted(wrong)[0]
             raise WeightsError(
                 f"{path} does not fit model '{config.name}': {len(wrong)} tensors differ, first {first} "
-                f"(expected {expected.get(first)}, found {found.get(first)})",
+                f"(expected {expected.get(first)}, found {actual.get(first)})",
                 hint=hint,
             )
         model.load_state_dict({name: t.float() for name, t in tensors.items()})

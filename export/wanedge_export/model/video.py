@@ -73,7 +73,7 @@ class _Down(nn.Module):
 
 
 class _FrameReader(nn.Module):
-    """Shared by the user's eyes and the VAE encoder: frames in, one vector per token out."""
+    """Base of the user's video encoder and the VAE encoder: frames in, one vector per token out."""
 
     def __init__(self, component: str, config: VideoConfig, outputs: dict[str, int]) -> None:
         super().__init__()
