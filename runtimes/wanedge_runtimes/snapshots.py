@@ -6,15 +6,18 @@ A tensor's key is "component/state". A SHA-256 over tensors and metadata travels
 with one flipped bit would load and be wrong quietly.
 """
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from wanedge_runtimes.errors import InputError, StateError
@@ -32,7 +35,11 @@ class SavedStates(NamedTuple):
 
 
 def save_states(path: Path, states: Mapping[str, Mapping[str, Array]], metadata: Mapping[str, str]) -> None:
-    """Write `states` (component -> snapshot) so that `path` holds either the old file or all of the new one."""
+    """Write `states` (component -> snapshot) so that `path` holds either the old file or all of the new one.
+
+    Any number of processes and threads may write one path; the last one's file stays. Only the owner can read it.
+    Raises StateError when it cannot be written, InputError for a component's name with a slash.
+    """
     tensors: dict[str, Array] = {}
     for component, snapshot in states.items():
         if "/" in component:
@@ -50,8 +57,10 @@ def load_states(path: Path) -> SavedStates:
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = dict(file.metadata() or {})
             tensors: dict[str, Array] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as e:
-        raise StateError(f"the saved state {path} is damaged: {e}", hint=_START_ANEW) from e
+    except OSError as e:
+        raise StateError(f"the saved state {path} cannot be read: {e.strerror or e}", hint=_OLDER) from e
+    except Exception as e:  # safetensors raises what it likes for a header or an element type it cannot read
+        raise StateError(f"the saved state {path} is damaged or of an unknown kind: {e}", hint=_OLDER) from e
     version, digest = metadata.pop(_FORMAT, None), metadata.pop(_DIGEST, None)
     if version != _VERSION:
         raise StateError(
@@ -59,7 +68,7 @@ def load_states(path: Path) -> SavedStates:
             hint="load it with the wanedge that saved it, or start a new session",
         )
     if digest != _digest(tensors, metadata):
-        raise StateError(f"the saved state {path} is damaged: its SHA-256 does not match", hint=_START_ANEW)
+        raise StateError(f"the saved state {path} is damaged: its SHA-256 does not match", hint=_OLDER)
     states: dict[str, dict[str, Array]] = {}
     for key, values in tensors.items():
         component, _, name = key.partition("/")
@@ -77,16 +86,25 @@ def _digest(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write `path` whole or not at all, readable by its owner only: a saved state holds a conversation."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_rename(path.parent)
+    except OSError as error:
+        hint = (
+            "free some space: df -h" if error.errno == errno.ENOSPC else "check the folder and its permissions: ls -ld"
+        )
+        raise StateError(
+            f"the state cannot be saved to {path}: {error.strerror or error}", hint=f"{hint} {path.parent}"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
-    _flush_rename(path.parent)
+        with suppress(OSError):  # the folder may be gone
+            temporary.unlink(missing_ok=True)
 
 
 def _flush_rename(folder: Path) -> None:
@@ -100,4 +118,4 @@ def _flush_rename(folder: Path) -> None:
         os.close(descriptor)
 
 
-_START_ANEW = "restore an older snapshot, or start a new session"
+_OLDER = "restore an older snapshot, or start a new session"

@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wanedge.bundle import Bundle, BundleError, DamagedBundle, SignatureError, UnsafePath, UnsupportedBundle
     from wanedge.config import ModelConfig
-    from wanedge.metrics import SessionMetrics
     from wanedge.model import Model
-    from wanedge.session import Session, SessionClosed, SessionError, SessionFailed, SessionFull
+    from wanedge.session import (
+        Event,
+        Session,
+        SessionClosed,
+        SessionError,
+        SessionFailed,
+        SessionFull,
+        SessionMetrics,
+    )
     from wanedge.streaming import Streamer
     from wanedge.units import AgentUnit, UserUnit
     from wanedge_runtimes.errors import (
@@ -39,6 +46,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "DamagedBundle",
+    "Event",
     "ExecutionError",
     "GraphError",
     "InputError",
@@ -66,9 +74,16 @@ __all__ = [
 _MODULES = {
     "wanedge.bundle": ("Bundle", "BundleError", "DamagedBundle", "SignatureError", "UnsafePath", "UnsupportedBundle"),
     "wanedge.config": ("ModelConfig",),
-    "wanedge.metrics": ("SessionMetrics",),
     "wanedge.model": ("Model",),
-    "wanedge.session": ("Session", "SessionClosed", "SessionError", "SessionFailed", "SessionFull"),
+    "wanedge.session": (
+        "Event",
+        "Session",
+        "SessionClosed",
+        "SessionError",
+        "SessionFailed",
+        "SessionFull",
+        "SessionMetrics",
+    ),
     "wanedge.streaming": ("Streamer",),
     "wanedge.units": ("AgentUnit", "UserUnit"),
     "wanedge_runtimes.errors": (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wanedge.config import FRAMES_PER_UNIT, UNIT_MS, ModelConfig
-from wanedge.metrics import stage_medians
+from wanedge.session.metrics import stage_medians
 from wanedge.streaming import Streamer
 from wanedge.units import UserUnit
 from wanedge_runtimes.doctor.machine import collect

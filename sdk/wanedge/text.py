@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from wanedge.config import ModelConfig
 from wanedge_runtimes.errors import GraphError, InputError
 
+STOP = "<stop>"  # the state of an agent that was interrupted
 PAD = "<pad>"  # an empty text slot
 WORLD = "<world>"  # always the first slot of the prefill, so a mask row is never empty
 
@@ -44,6 +45,18 @@ class Tokenizer:
         self.text_choices: NDArray[np.intp] = np.array(
             [i for i in range(size) if i not in self.states and i != self.world], dtype=np.intp
         )
+        stop = [token for token, name in self.states.items() if name == STOP]
+        self._stop_choices = np.array(stop, dtype=np.intp) if stop else self.state_choices
+        self._no_text: NDArray[np.intp] = np.array([self.pad], dtype=np.intp)
+
+    def choices(self, number: int, stop: bool) -> NDArray[np.intp]:
+        """Ids that the `number`-th token of a thought may be: a state (0), then text.
+
+        stop: those after an interruption, which are the stop state, if the model has one, and padding.
+        """
+        if stop:
+            return self._stop_choices if number == 0 else self._no_text
+        return self.text_choices if number else self.state_choices
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens written in it are taken as ordinary characters."""

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 from tests.benchmarks.longrun import LongRun
 from tests.benchmarks.rounds import Timings
 from wanedge.config import UNIT_MS
-from wanedge.metrics import stage_medians
+from wanedge.session.metrics import stage_medians
 
 # Session first and strongest; then in the order of the docs.
 COLORS = {

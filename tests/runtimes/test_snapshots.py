@@ -1,5 +1,6 @@
 """Saved states: what comes back, and every damage is noticed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -86,7 +87,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(saved: Path, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StateError, match="No space left"):
         save_states(saved, {"c": {"s": np.zeros(5)}}, {})
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
@@ -125,3 +126,16 @@ def test_a_new_process_continues_bit_exactly(tail: OrtExecutable, tail_case: Cas
     files = [tail_case.path, tmp_path / "state", tmp_path / "units.npy", tmp_path / "answers.npy"]
     subprocess.run([sys.executable, "-c", _CONTINUE, *map(str, files)], cwd=Path(__file__).parents[2], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "answers.npy"), went_on)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F4", "U128", "nonsense"])
+def test_an_element_type_that_numpy_lacks_is_a_state_error(saved: Path, dtype: str) -> None:
+    content = saved.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    name = next(key for key in header if key != "__metadata__")
+    header[name]["dtype"] = dtype
+    encoded = json.dumps(header).encode()
+    saved.write_bytes(len(encoded).to_bytes(8, "little") + encoded + content[8 + length :])
+    with pytest.raises(StateError):
+        load_states(saved)

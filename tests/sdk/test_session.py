@@ -185,7 +185,7 @@ def test_a_full_session_refuses_the_whole_push_and_loses_nothing(model: Model) -
     with Session.open(model, world=WORLD, max_waiting=2, max_ready=2) as session:
         with pytest.raises(SessionFull) as caught:
             push_units(session, 40)  # nobody pulls, so the queues must fill
-        assert "pull units" in caught.value.hint
+        assert "take answers" in caught.value.hint
         session.pull(timeout=PATIENT_S)
         assert session.wait_for_room(PATIENT_S)
     with Session.open(model, world=WORLD, max_waiting=2, max_ready=2) as session:

@@ -1,5 +1,6 @@
 """The synchronous core on a real bundle: deterministic, causal, resumable, and equal on every runtime."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -202,3 +203,71 @@ def test_an_agent_unit_says_when_it_is_and_where_its_time_went(model: Model) -> 
     assert 0 < unit.graph_ms <= unit.latency_ms
     assert unit.state in model.config.text.states
     assert np.abs(unit.audio).max() <= 1.0
+
+
+def test_an_early_snapshot_restored_into_an_old_streamer_goes_on_with_the_same_bytes(model: Model) -> None:
+    """What a streamer derived from later units (which slots are visible) must not outlive the restore."""
+    streamer = Streamer(model, WORLD)
+    run(streamer, 2)
+    early = streamer.snapshot()
+    expected = run(streamer, 4)
+    run(streamer, 60)  # every ring has wrapped
+    streamer.restore(*early)
+    assert all(map(same, run(streamer, 4), expected))
+
+
+def test_an_interruption_survives_a_snapshot(model: Model) -> None:
+    streamer = Streamer(model, WORLD)
+    run(streamer, 3)
+    streamer.interrupt()
+    saved = streamer.snapshot()
+    expected = run(streamer, 3)
+    other = Streamer(model, WORLD)
+    other.restore(*saved)
+    assert all(map(same, run(other, 3), expected))
+    assert expected[0].state == "<stop>"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"next_unit": 1.5},
+        {"next_unit": -1},
+        {"typed": "abc"},
+        {"typed": [10**9]},
+        {"words": [-1]},
+        {"prefill_length": 10**9},
+        {"prefill_length": 0},
+        {"seed": 2**130},
+        {"seed": "7"},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"interrupted": 1},
+        {"unheard_of": 1},
+        {"version": 2},
+        {"model": "another"},
+        {"next_unit": None},
+    ],
+    ids=str,
+)
+def test_saved_metadata_is_validated(model: Model, change: dict[str, object]) -> None:
+    streamer = Streamer(model, WORLD)
+    tensors, metadata = streamer.snapshot()
+    about = json.loads(metadata["streamer"])
+    with pytest.raises(StateError) as caught:
+        streamer.restore(tensors, {"streamer": json.dumps({**about, **change})})
+    assert caught.value.hint
+    for key in about.keys() - {"interrupted"}:
+        with pytest.raises(StateError):
+            streamer.restore(tensors, {"streamer": json.dumps({k: v for k, v in about.items() if k != key})})
+    for content in ("", "[]", "7", "[" * 100_000, "{", "null"):
+        with pytest.raises(StateError):
+            streamer.restore(tensors, {"streamer": content})
+    streamer.restore(tensors, metadata)
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 2**128}, {"seed": -1}, {"seed": 1.0}, {"temperature": -0.1}], ids=str)
+def test_a_seed_or_a_temperature_that_cannot_be_is_an_input_error(model: Model, wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError) as caught:
+        Streamer(model, WORLD, **wrong)  # type: ignore[arg-type]
+    assert caught.value.hint

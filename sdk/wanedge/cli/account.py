@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from wanedge.cli.conversation import Pace
 from wanedge.config import UNIT_MS
-from wanedge.metrics import latency_summary, stage_medians
+from wanedge.session.metrics import latency_summary, stage_medians
 from wanedge.units import AgentUnit
 
 

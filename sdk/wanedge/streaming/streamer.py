@@ -9,20 +9,21 @@ Calibration, validation and tests use it directly; `Session` feeds it from live 
 import json
 from collections.abc import Mapping
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
+from pydantic import Field, FiniteFloat, NonNegativeInt, ValidationError
 
 from wanedge.config import FRAMES_PER_UNIT, UNIT_MS
 from wanedge.model import Model
 from wanedge.streaming.cache import BackboneCache, GraphClock
 from wanedge.streaming.performer import Latents, Performer
-from wanedge.streaming.sampling import Sampler
+from wanedge.streaming.sampling import SEED_BITS, Sampler
 from wanedge.streaming.thinker import Thinker, all_finite
 from wanedge.text import TextStream
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.runtime import Array, State
+from wanedge_runtimes.strict import Strict
 
 STATE_VERSION = 1
 Snapshot = dict[str, dict[str, Array]]
@@ -61,11 +62,10 @@ class Streamer:
         self._typed: list[int] = []  # the visitor's text tokens that still wait for a slot
         self._words = TextStream(model.tokenizer)
         self._next = 0
+        self._interrupted = False
         self._uncommitted: tuple[int, Latents] | None = None
         self._commit_ms = 0.0
-        self._thinker.prefill(model.tokenizer.encode_world(world, config.prefill))
-        if own_caches:
-            other.adopt_prefill(cache.read_prefill(), cache.prefill_length)
+        self._prefill(model.tokenizer.encode_world(world, config.prefill))
 
     @property
     def next_unit(self) -> int:
@@ -96,7 +96,8 @@ class Streamer:
         self._thinker.observe(user, typed + [self.model.tokenizer.pad] * (slots - len(typed)))
         encoded = perf_counter_ns()
 
-        thought = self._thinker.think(unit, self._sampler)
+        thought = self._thinker.think(unit, self._sampler, stop=self._interrupted)
+        self._interrupted = False
         if self._own_caches:
             self._performer.receive(unit, self._thinker.hand_over(unit))
         thought_at = perf_counter_ns()
@@ -128,6 +129,24 @@ class Streamer:
             latency_ms=(finished - started) / 1e6,
         )
 
+    def interrupt(self) -> None:
+        """Make the next unit's thought that of an interrupted agent: its stop state and no text."""
+        self._interrupted = True
+
+    def reset(self, world: str = "", seed: int | None = None) -> None:
+        """Begin again at unit 0 on the same buffers, with another world text and seed (None: the same seed).
+
+        Raises InputError when the world text is too long or the seed is none; nothing is changed then.
+        """
+        ids = self.model.tokenizer.encode_world(world, self.config.prefill)
+        self._sampler = Sampler(self._sampler.seed if seed is None else seed, self._sampler.temperature)
+        for state in self._states().values():
+            state.reset()
+        self._typed, self._words.pending = [], []
+        self._next, self._uncommitted, self._interrupted, self._commit_ms = 0, None, False, 0.0
+        self._adopt(0)
+        self._prefill(ids)
+
     def commit(self) -> None:
         """The clean pass of the last unit: its keys and values join the history. Does nothing when done already."""
         if self._uncommitted is None:
@@ -155,6 +174,7 @@ class Streamer:
             "temperature": self._sampler.temperature,
             "typed": self._typed,
             "words": self._words.pending,
+            "interrupted": self._interrupted,
         }
         return tensors, {"streamer": json.dumps(about)}
 
@@ -169,11 +189,22 @@ class Streamer:
             )
         for name, state in states.items():
             state.restore(tensors[name])
-        self._sampler = Sampler(about["seed"], about["temperature"])
-        self._typed, self._words.pending = about["typed"], about["words"]
-        self._next, self._uncommitted = about["next_unit"], None
+        self._sampler = Sampler(about.seed, about.temperature)
+        self._typed, self._words.pending = list(about.typed), list(about.words)
+        self._next, self._uncommitted, self._interrupted = about.next_unit, None, about.interrupted
+        self._adopt(about.prefill_length)
+
+    def _prefill(self, ids: list[int]) -> None:
+        self._thinker.prefill(ids)
+        if self._own_caches:
+            cache = self._thinker.cache
+            self._performer.cache.adopt_prefill(cache.read_prefill(), cache.prefill_length)
+
+    def _adopt(self, prefill_length: int) -> None:
+        """Take over states that were reset or restored."""
+        self._thinker.begin_again()
         for cache in {id(c): c for c in (self._thinker.cache, self._performer.cache)}.values():
-            cache.adopt(about["prefill_length"])
+            cache.adopt(prefill_length)
 
     def _states(self) -> dict[str, State]:
         caches = {"backbone": self._thinker.cache.state}
@@ -181,19 +212,30 @@ class Streamer:
             caches["backbone.performer"] = self._performer.cache.state
         return {**self._thinker.states, **caches}
 
-    def _read_about(self, metadata: Mapping[str, str]) -> dict[str, Any]:
+    def _read_about(self, metadata: Mapping[str, str]) -> "_About":
+        hint = "use a file written by Session.save, with the bundle and the wanedge version that saved it"
         try:
-            about: dict[str, Any] = json.loads(metadata["streamer"])
-            version, model = about["version"], about["model"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise StateError(
-                f"the saved state was not written by a streamer ({error})", hint="use a file written by Session.save"
-            ) from error
+            content = json.loads(metadata["streamer"])
+            version, model = content["version"], content["model"]
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise StateError(f"the saved state was not written by a streamer ({error})", hint=hint) from error
         if version != STATE_VERSION or model != self.config.name:
             raise StateError(
                 f"the saved state is version {version} of model '{model}', "
                 f"this is version {STATE_VERSION} of '{self.config.name}'",
                 hint="restore it with the bundle and the wanedge version that saved it",
+            )
+        try:
+            about = _About.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise StateError(f"the saved state is not valid: {where}: {first['msg']}", hint=hint) from error
+        unknown = [token for token in (*about.typed, *about.words) if token >= self.config.text.vocabulary]
+        if unknown or about.prefill_length > self.config.prefill:
+            raise StateError(
+                f"the saved state is not this model's: tokens {unknown[:3]}, prefill of {about.prefill_length} slots",
+                hint=hint,
             )
         return about
 
@@ -215,3 +257,17 @@ class Streamer:
             raise InputError(
                 f"audio of unit {user.index} holds NaN or infinity", hint="check the capture device or the decoder"
             )
+
+
+class _About(Strict, strict=True):
+    """What a snapshot says beside its tensors. words: the tokens of an unfinished character."""
+
+    version: int
+    model: str
+    next_unit: int = Field(ge=0)
+    prefill_length: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**SEED_BITS)
+    temperature: FiniteFloat = Field(ge=0)
+    typed: list[NonNegativeInt]
+    words: list[NonNegativeInt]
+    interrupted: bool = False

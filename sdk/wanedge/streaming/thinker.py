@@ -96,14 +96,21 @@ class Thinker:
         self._see.inputs["frames"][0] = user.frames
         self._clock.run(self._see)
 
-    def think(self, unit: int, sampler: Sampler) -> Thought:
-        """Run the user block, then choose the state token and the text tokens one by one."""
+    def begin_again(self) -> None:
+        """Take over states that were reset or restored: what was derived from earlier units is derived again."""
+        self._hears_whole_ring = False
+
+    def think(self, unit: int, sampler: Sampler, *, stop: bool = False) -> Thought:
+        """Run the user block, then choose the state token and the text tokens one by one.
+
+        stop: choose as after an interruption: the model's stop state, if it has one, and no text.
+        """
         self.cache.begin(unit)
         self.cache.run(self._user)
         chosen: list[int] = []
         for number, (head, token) in enumerate(zip(self._heads, self._tokens, strict=True)):
             self._clock.run(head)
-            choices = self._tokenizer.text_choices if number else self._tokenizer.state_choices
+            choices = self._tokenizer.choices(number, stop)
             chosen.append(sampler.choose(head.outputs["logits"][0, 0], choices, unit, number))
             token.embed.inputs["ids"][0, 0] = chosen[-1]
             self._clock.run(token.embed)

@@ -12,22 +12,38 @@ WINDOW = 4096  # units that percentiles look back on: about eleven minutes
 
 @dataclass(frozen=True)
 class SessionMetrics:
-    """A copy of the counters at one moment.
+    """A copy of the counters at one moment. Every time is in ms.
 
-    units: answered so far. deadline_misses: of those. waiting: complete user units not yet answered.
-    ready: agent units not yet pulled. dropped_units: user units given up because the session was behind.
-    latency_ms: p50, p95, p99 and max of the response latency over the last 4,096 units.
-    stages_ms: median wall time by stage over the same units.
-    dropped_audio_samples, dropped_frames: late media that belonged to units already closed.
+    units: answered so far. deadline_misses: of those.
+    waiting: complete user units not yet answered. ready: agent units not yet taken.
+    lag_ms: age of the oldest user unit that is not answered yet.
+    dropped_units: user units given up because the session was behind. dropped_answers: agent units that nobody took
+        in time. overloaded: the oldest input is being dropped now.
+    refused_ms: audio, or frames where there was no audio, of pushes that raised SessionFull.
+    dropped_audio_samples, dropped_frames: late media that belonged to units already closed, at the rate pushed.
+    clipped_samples: float samples outside [-1, 1]. resyncs: times at which the media clock was set again.
+    since_sound_ms, since_picture_ms: since audio that is not one constant value, and a frame, were pushed; None
+        before the first.
+    played_units: agent units that `played` reported. latency_ms: p50, p95, p99 and max of the response latency over
+        the last 4,096 units. stages_ms: median wall time by stage over the same units.
     """
 
     units: int
     deadline_misses: int
     waiting: int
     ready: int
+    lag_ms: float
     dropped_units: int
+    dropped_answers: int
+    overloaded: bool
+    refused_ms: float
     dropped_audio_samples: int
     dropped_frames: int
+    clipped_samples: int
+    resyncs: int
+    since_sound_ms: float | None
+    since_picture_ms: float | None
+    played_units: int
     latency_ms: dict[str, float]
     stages_ms: dict[str, float]
 

@@ -1,0 +1,511 @@
+"""The public session. Times: `timeout` and `timestamp` are seconds, as elsewhere in Python; names in _ms are ms."""
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic, perf_counter
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import numpy as np
+
+from wanedge.bundle import Bundle
+from wanedge.config import FPS, UNIT_MS
+from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
+from wanedge.model import Model
+from wanedge.session.errors import SessionClosed, SessionError, SessionFailed, SessionFull
+from wanedge.session.events import EventKind, Events, Listener
+from wanedge.session.exchange import Claim, Exchange, Job, Limits
+from wanedge.session.input_watch import InputWatch
+from wanedge.session.iterator import UnitIterator
+from wanedge.session.metrics import SessionMetrics, UnitLog
+from wanedge.streaming import Streamer
+from wanedge.units import AgentUnit
+from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.runtime import Array, RuntimeOptions
+from wanedge_runtimes.snapshots import load_states, save_states
+
+LOG: Final = logging.getLogger("wanedge.session")
+QUEUED_UNITS: Final = 64  # each queue's bound where a caller names none: ten seconds
+# Tokens of typed text that may wait for a slot: five minutes of reading at two a unit.
+MAX_TYPED_WAITING: Final = 4_096
+UNPLAYED_UNITS: Final = 16  # handed on and not yet played; a player is never further behind
+WATCH_EVERY_S: Final = 0.5
+
+_OPEN: "set[Session]" = set()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_OPEN.clear)  # a child has none of the parent's threads
+
+
+@atexit.register
+def _close_what_was_left_open() -> None:
+    """A worker inside a graph run while the interpreter goes away would abort the whole process."""
+    for session in list(_OPEN):
+        session.close()
+
+
+class Session:
+    """One conversation. Use `Session.open`; close it, or use it as a (plain or async) context manager.
+
+    Any thread may push. Answers are taken in one place: by `pull`, `units` or `stream`.
+    """
+
+    def __init__(self, streamer: Streamer, limits: Limits, *, deadline_ms: float = UNIT_MS) -> None:
+        self.streamer = streamer
+        self.config = streamer.config
+        self.deadline_ms = deadline_ms
+        self.live = limits.live
+        self._events = Events()
+        self._exchange = Exchange(limits, self._events)
+        self._media = threading.Lock()  # guards the assembler, and the order in which its units are queued
+        self._assembler = self._new_assembler()
+        self._first_unit = streamer.next_unit  # after a restore the media clock starts at this unit
+        self._log = UnitLog()
+        self._inputs = InputWatch(perf_counter(), self._events)
+        self._refused_ms = 0.0
+        self._played = 0
+        self._unplayed: deque[AgentUnit] | None = None  # kept once somebody reports what was played
+        self._pid = os.getpid()
+        self._worker = threading.Thread(target=self._work, name="wanedge-session", daemon=True)
+        _OPEN.add(self)
+        self._worker.start()
+
+    @classmethod
+    def open(
+        cls,
+        source: str | Path | Bundle | Model,
+        *,
+        world: str = "",
+        runtime: str = "auto",
+        variant: str | None = None,
+        options: RuntimeOptions | None = None,
+        seed: int = 0,
+        temperature: float = 0.0,
+        state: str | Path | None = None,
+        deadline_ms: float = UNIT_MS,
+        live: bool = False,
+        max_lag_ms: float = 1_000.0,
+        max_waiting: int | None = None,
+        max_ready: int | None = None,
+        on_full: Literal["error", "drop_oldest"] | None = None,
+    ) -> Self:
+        """Open a bundle and start a session.
+
+        Args:
+            source: path of a bundle (directory or archive), an open Bundle, or a Model that sessions share.
+            world: scene, character and voice; written to the cache once. At most the model's prefill.
+            runtime: "auto", or a runtime's name; see `wanedge doctor` for what this machine has.
+            variant: name of the bundle's variant; by default the best one for the runtime.
+            options: provider, threads and device; see RuntimeOptions.
+            seed, temperature: see Streamer.
+            state: a file written by `save`: the session continues where that one was.
+            deadline_ms: from a complete user unit to its agent unit decoded; later ones are marked.
+            live: for microphones and cameras. Bounded in time on both sides, never makes a capture callback wait,
+                drops the oldest and counts it, and sets its clock again by itself when timestamps jump.
+            max_lag_ms: with `live`, how much each side may hold.
+            max_waiting, max_ready: bounds of the two queues in units; 64, or what `max_lag_ms` allows.
+            on_full: what `push` does when max_waiting units wait: raise SessionFull ("error"), or give up the oldest
+                ("drop_oldest", and always with `live`).
+
+        Raises:
+            WanEdgeError: the bundle, the runtime, the world text or the state cannot be used; each says why.
+        """
+        limits = _limits(live, max_lag_ms, max_waiting, max_ready, on_full)
+        model = source if isinstance(source, Model) else Model.load(source, runtime, variant, options)
+        streamer = Streamer(model, world, seed=seed, temperature=temperature)
+        if state is not None:
+            tensors, metadata = load_states(Path(state))
+            streamer.restore(tensors, metadata)
+        return cls(streamer, limits, deadline_ms=deadline_ms)
+
+    # -- in
+
+    def push(
+        self,
+        audio: Array | None = None,
+        video: Array | None = None,
+        text: str | None = None,
+        timestamp: float | None = None,
+        *,
+        sample_rate: int | None = None,
+        fps: float | None = None,
+        timeout: float = 0.0,
+    ) -> None:
+        """Take media of any length, rate and size.
+
+        Args:
+            audio: int16 or float32, [n] or [n, channels].
+            video: uint8 RGB, [H, W, 3] or [n, H, W, 3].
+            text: typed words.
+            timestamp: seconds on the caller's media clock of the first sample and frame; None: right after the last.
+            sample_rate: Hz; default the model's. fps: frames a second; default 25.
+            timeout: seconds to wait for room, for sources that can wait, such as files. A live session always has
+                room, and `push` returns at once.
+
+        Raises:
+            InputError: the media cannot be used; nothing was taken and the session goes on.
+            SessionFull: max_waiting units are waiting; nothing was taken, and its time passes as silence and a held
+                picture. Take answers, or pass a timeout.
+            SessionClosed, SessionFailed: there is no going on.
+        """
+        self._check_open()
+        if timeout > 0:
+            self.wait_for_room(timeout)
+        with self._media:
+            self._check_open()
+            exchange = self._exchange
+            if exchange.finished:
+                raise SessionClosed("push after finish", hint="reset the session, or open another one, for more media")
+            if not exchange.has_room:
+                self._refuse(audio, video, sample_rate, fps)
+            if text is not None and self.streamer.typed_waiting > MAX_TYPED_WAITING:
+                slots = self.config.text.user_slots
+                raise InputError(
+                    f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
+                    hint="wait for them, or put long background into the world text",
+                )
+            self._assembler.push(audio, video, text, timestamp, sample_rate=sample_rate, fps=fps)
+            self._inputs.came(audio, video, perf_counter())
+            exchange.put(self._assembler.take())
+
+    def resync(self, timestamp: float) -> None:
+        """The next push goes on without a gap at `timestamp` (seconds): after a pause, a seek, or a new clock."""
+        self._check_open()
+        with self._media:
+            self._assembler.resync(timestamp)
+
+    def finish(self) -> None:
+        """No more media: what is left is padded to a unit and answered; then `ended` becomes true."""
+        self._check_open()
+        with self._media, self._exchange.changed:
+            if not self._exchange.finished:
+                self._exchange.finished = True
+                self._exchange.put(self._assembler.finish())
+                self._exchange.changed.notify_all()
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait until `push` would not raise SessionFull; false when it still would after `timeout` seconds."""
+        exchange = self._exchange
+        with exchange.changed:
+            return exchange.changed.wait_for(
+                lambda: exchange.closing or exchange.failure is not None or exchange.has_room, timeout
+            )
+
+    # -- out
+
+    def pull(self, timeout: float = 0.0) -> list[AgentUnit]:
+        """Units ready now, in order; waits up to `timeout` seconds for the first one.
+
+        Returns an empty list when none came in time or when the input is finished and all is answered (`ended`).
+
+        Raises:
+            SessionError: answers are being taken elsewhere. SessionClosed, SessionFailed: there is no going on.
+        """
+        self._check_process()
+        claim = Claim()
+        self._exchange.claim(claim)
+        try:
+            return self._wait_and_take(timeout, most=None)
+        finally:
+            self._exchange.release(claim)
+
+    def stream(self, chunks: Iterable[MediaChunk]) -> Iterator[AgentUnit]:
+        """Push all of `chunks` as fast as the session takes them, finish, and yield every agent unit in order.
+
+        Raises what `push` and `pull` raise. An iteration that ends early has taken no unit that it did not yield.
+        """
+        claim = Claim()
+        self._check_process()
+        self._exchange.claim(claim)
+        try:
+            for chunk in chunks:
+                while not self.wait_for_room(0.0):
+                    yield from self._wait_and_take(0.2, most=1)
+                self.push_chunk(chunk)
+                while units := self._wait_and_take(0.0, most=1):
+                    yield from units
+            self.finish()
+            while not self.ended:
+                yield from self._wait_and_take(0.2, most=1)
+        finally:
+            self._exchange.release(claim)
+
+    def push_chunk(self, chunk: MediaChunk, *, timeout: float = 0.0) -> None:
+        """Push a piece of a file or a device with its rate and time. See `push`."""
+        if isinstance(chunk, AudioChunk):
+            self.push(audio=chunk.pcm, sample_rate=chunk.sample_rate, timestamp=chunk.timestamp, timeout=timeout)
+        else:
+            self.push(video=chunk.frames, fps=chunk.fps, timestamp=chunk.timestamp, timeout=timeout)
+
+    def units(self) -> UnitIterator:
+        """Units as they come, for `async for`; ends when the session ends or is closed."""
+        self._check_process()
+        return UnitIterator(self._exchange, self._check_open, self._handed_on)
+
+    @property
+    def ended(self) -> bool:
+        """The input is finished, everything is answered and taken."""
+        with self._exchange.changed:
+            return self._exchange.ended and not self._exchange.ready
+
+    def played(self, unit: AgentUnit) -> None:
+        """Report that `unit` was heard and seen to its end. Who plays reports every unit, in order.
+
+        From the first report on, `interrupt` knows which units were handed on and never played.
+        """
+        with self._exchange.changed:
+            self._played += 1
+            waiting = self._unplayed or ()
+            self._unplayed = deque((u for u in waiting if u.index > unit.index), maxlen=UNPLAYED_UNITS)
+
+    # -- the conversation
+
+    def interrupt(self, *, timeout: float = 5.0) -> list[AgentUnit]:
+        """Make the agent stop: drop what was not played, and let the model's next state be that of an interruption.
+
+        What the user says is kept. Waits for the unit that is being computed, at most `timeout` seconds.
+
+        Returns:
+            The units that nobody will hear, in order: handed on and not played (see `played`), and not handed on.
+
+        Raises:
+            SessionError: the unit is still being computed. SessionClosed, SessionFailed: there is no going on.
+        """
+        with self._between_units(timeout), self._exchange.changed:
+            unheard = [*(self._unplayed or ()), *self._exchange.clear_ready()]
+            if self._unplayed is not None:
+                self._unplayed.clear()
+            self.streamer.interrupt()
+        return unheard
+
+    def reset(self, world: str = "", *, seed: int | None = None, timeout: float = 5.0) -> None:
+        """Begin the next conversation on the same buffers: empty history, queues and media clock, new world text.
+
+        seed: of the new conversation; None keeps the old one. The counters in `metrics` go on. Also after `finish`.
+
+        Raises:
+            InputError: the world text is too long; nothing was changed.
+            SessionError: a unit is still being computed after `timeout` seconds; nothing was changed.
+        """
+        with self._between_units(timeout), self._media, self._exchange.changed:
+            self.streamer.reset(world, seed)
+            self._exchange.restart()
+            self._assembler = self._new_assembler()
+            self._first_unit = 0
+            self._unplayed = None if self._unplayed is None else deque(maxlen=UNPLAYED_UNITS)
+
+    def save(self, path: str | Path, *, timeout: float = 5.0) -> None:
+        """Write the conversation's state to a safetensors file, atomically; `open(state=...)` continues from it.
+
+        Only its owner can read the file. Units that are waiting or ready are not part of it: save when
+        `metrics.waiting` is 0 to lose none.
+
+        Raises:
+            SessionError: a unit is still being computed after `timeout` seconds. StateError: it cannot be written.
+        """
+        with self._between_units(timeout):
+            tensors, metadata = self.streamer.snapshot()
+        save_states(Path(path), tensors, metadata)
+
+    # -- watching
+
+    @property
+    def metrics(self) -> SessionMetrics:
+        """Counters and latencies so far."""
+        exchange, now = self._exchange, perf_counter()
+        with self._media, exchange.changed:
+            stats = self._assembler.stats
+            return SessionMetrics(
+                units=self._log.units,
+                deadline_misses=self._log.deadline_misses,
+                waiting=exchange.waiting,
+                ready=exchange.ready,
+                lag_ms=exchange.lag_ms,
+                dropped_units=exchange.dropped_units,
+                dropped_answers=exchange.dropped_answers,
+                overloaded=exchange.overloaded,
+                refused_ms=self._refused_ms,
+                dropped_audio_samples=stats.dropped_samples,
+                dropped_frames=stats.dropped_frames,
+                clipped_samples=stats.clipped_samples,
+                resyncs=0,
+                since_sound_ms=self._inputs.since_sound_ms(now),
+                since_picture_ms=self._inputs.since_picture_ms(now),
+                played_units=self._played,
+                latency_ms=self._log.latency_ms(),
+                stages_ms=self._log.stages_ms(),
+            )
+
+    def on(self, event: EventKind, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every `Event` of a kind, in a thread of its own; returns a function that ends this.
+
+        The same events go to the log `wanedge.session`. Raises InputError for a kind that does not exist.
+        """
+        return self._events.on(event, listener)
+
+    # -- the end
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Stop now and free the worker; queued units are given up. Safe to call twice and from any thread.
+
+        Waits at most `timeout` seconds for the unit that is being computed.
+        """
+        if os.getpid() != self._pid:  # the parent's session is the parent's to close
+            return
+        self._exchange.close()
+        _OPEN.discard(self)
+        if threading.current_thread() is not self._worker:
+            self._worker.join(timeout)
+            if self._worker.is_alive():
+                LOG.warning("the session was closed, and a unit is still being computed after %g s", timeout)
+        self._events.close(timeout)
+
+    async def aclose(self, timeout: float = 5.0) -> None:
+        """`close` for asyncio: the event loop goes on meanwhile."""
+        await asyncio.to_thread(self.close, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -- inside
+
+    def _new_assembler(self) -> MediaAssembler:
+        # Waiting for both from the start costs a stream of one kind the assembler's patience, once.
+        return MediaAssembler(self.config, expect=("audio", "video"))
+
+    def _refuse(self, audio: Array | None, video: Array | None, sample_rate: int | None, fps: float | None) -> None:
+        """Count a push that finds no room. Raises SessionFull."""
+        if audio is not None:
+            self._refused_ms += len(audio) / (sample_rate or self.config.audio.sample_rate) * 1e3
+        elif video is not None:
+            self._refused_ms += (len(video) if np.ndim(video) == 4 else 1) / (fps or FPS) * 1e3
+        raise SessionFull(
+            f"{self._exchange.waiting} units wait to be answered and {self._exchange.ready} to be taken",
+            hint="take answers, push at the pace of time, pass push(timeout=...), or open the session with live=True",
+        )
+
+    def _wait_and_take(self, timeout: float, most: int | None) -> list[AgentUnit]:
+        exchange, deadline = self._exchange, monotonic() + timeout
+        with exchange.changed:
+            while not (units := exchange.take(most)):
+                self._check_open()
+                left = deadline - monotonic()
+                if exchange.ended or left <= 0:
+                    return []
+                exchange.changed.wait(left)
+            for unit in units:
+                self._handed_on(unit)
+            return units
+
+    def _handed_on(self, unit: AgentUnit) -> None:
+        if self._unplayed is not None:
+            self._unplayed.append(unit)
+
+    @contextmanager
+    def _between_units(self, timeout: float) -> Iterator[None]:
+        """Hold the worker between two units. Raises SessionError when a unit takes longer than `timeout` seconds."""
+        self._check_open()
+        if not self._exchange.pause(timeout):
+            raise SessionError(
+                f"a unit is still being computed after {timeout:g} s",
+                hint="wait and try again; if the model hangs, close the session and open one from its last saved state",
+            )
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._exchange.resume()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise SessionError(
+                f"the session belongs to process {self._pid}, not to its fork {os.getpid()}, which has no worker",
+                hint="open the session in the process that uses it, or start processes with the 'spawn' method",
+            )
+
+    def _check_open(self) -> None:
+        self._check_process()
+        exchange = self._exchange
+        if exchange.failure is not None:
+            raise SessionFailed(
+                f"the session stopped in unit {self.streamer.next_unit}: {exchange.failure}",
+                hint="open a new session; with a file written by `save` it continues from there",
+            ) from exchange.failure
+        if exchange.closing:
+            raise SessionClosed("the session is closed", hint="open another session")
+
+    def _work(self) -> None:
+        exchange = self._exchange
+        try:
+            while (job := exchange.next_job(self._watch, WATCH_EVERY_S)) is not None:
+                unit = self.streamer.respond(replace(job.user, index=self.streamer.next_unit))
+                self._emit(job, unit)
+                self.streamer.commit()
+                exchange.done()
+        except Exception as error:  # whatever it is, it belongs to the caller, who is in another thread
+            self._events.post("failed", f"unit {self.streamer.next_unit}: {error}")
+            exchange.fail(error)
+
+    def _watch(self) -> None:
+        if self.live:
+            self._inputs.watch(perf_counter())
+
+    def _emit(self, job: Job, unit: AgentUnit) -> None:
+        latency_ms = (perf_counter() - job.complete) * 1e3
+        index = self._first_unit + job.user.index  # media time: dropped units leave a gap
+        late = latency_ms > self.deadline_ms
+        unit = replace(
+            unit,
+            index=index,
+            start_ms=index * UNIT_MS,
+            end_ms=(index + 1) * UNIT_MS,
+            latency_ms=latency_ms,
+            deadline_missed=late,
+        )
+        if late:
+            message = f"unit {index} was answered after {latency_ms:.0f} ms, and {self.deadline_ms:g} are allowed"
+            self._events.post("late", message, unit=index, latency_ms=round(latency_ms, 1))
+        with self._exchange.changed:
+            self._log.add(unit)
+            self._exchange.emit(unit)
+
+
+def _limits(
+    live: bool,
+    max_lag_ms: float,
+    max_waiting: int | None,
+    max_ready: int | None,
+    on_full: Literal["error", "drop_oldest"] | None,
+) -> Limits:
+    """The queues' bounds. Raises InputError for bounds that make no sense."""
+    if live and on_full == "error":
+        raise InputError("live=True with on_full='error'", hint="a live source cannot wait: leave on_full out")
+    if on_full not in (None, "error", "drop_oldest"):
+        raise InputError(f"on_full is {on_full!r}", hint="choose 'error' or 'drop_oldest'")
+    if not np.isfinite(max_lag_ms) or max_lag_ms < UNIT_MS:
+        raise InputError(f"max_lag_ms is {max_lag_ms!r}", hint=f"pass at least a unit's {UNIT_MS} ms")
+    bound = int(max_lag_ms // UNIT_MS) if live else QUEUED_UNITS
+    waiting, ready = (bound if given is None else given for given in (max_waiting, max_ready))
+    if not (isinstance(waiting, int) and isinstance(ready, int) and waiting >= 1 and ready >= 1):
+        raise InputError(f"max_waiting={waiting!r}, max_ready={ready!r}", hint="pass at least one unit each")
+    return Limits(waiting, ready, live or on_full == "drop_oldest", max_lag_ms if live else None)
