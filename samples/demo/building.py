@@ -13,7 +13,7 @@ from wanedge.bundle import Bundle
 from wanedge.commands import report_errors
 from wanedge_export.engines.bundle import build_bundle
 from wanedge_export.lint import lint_bundle
-from wanedge_runtimes.doctor import collect
+from wanedge_runtimes.doctor import collect, machine_of
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.targets import Machine, service, target_named
 
@@ -33,7 +33,7 @@ def build_demo_engines(
             return
         linted = tuple(_lint(opened, name) for name in TARGETS)
         facts = collect()
-        machine = Machine.of(facts)
+        machine = machine_of(facts)
         answers = {name: service(target_named(name), machine).build for name in TARGETS}
         absent = "; ".join(f"{name}: {answer.why}" for name, answer in answers.items() if not answer.yes)
         rows = (

@@ -18,7 +18,7 @@ from wanedge.config import FRAMES_PER_UNIT, UNIT_MS, ModelConfig
 from wanedge.session.metrics import stage_medians
 from wanedge.streaming import Streamer
 from wanedge.units import UserUnit
-from wanedge_runtimes.doctor.machine import collect
+from wanedge_runtimes.doctor import collect
 
 Json = dict[str, Any]
 

@@ -79,8 +79,7 @@ def _variant(bundle: Bundle, name: str | None, runtime: str, provider: str, opti
     """The variant to load; of engines, the one that preflight finds to belong on this machine."""
     if runtime == "onnxruntime":
         return bundle.variant(name) if name else default_variant(bundle, runtime, provider)
-    from wanedge_runtimes.doctor import collect
-    from wanedge_runtimes.targets import Machine
+    from wanedge_runtimes.doctor import collect, machine_of
     from wanedge_runtimes.tensorrt.preflight import Candidate, choose
 
     candidates = [
@@ -88,5 +87,5 @@ def _variant(bundle: Bundle, name: str | None, runtime: str, provider: str, opti
         for v in bundle.manifest.variants
         if v.engines and v.runtime == runtime and name in (None, v.name)
     ]
-    machine = Machine.of(collect())
+    machine = machine_of(collect())
     return bundle.variant(choose(candidates, machine, device=options.device, bundle=str(bundle.origin)).variant)

@@ -12,8 +12,8 @@ from wanedge.bundle import Bundle, Variant
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_export.engines.bundle import build_bundle
 from wanedge_export.lint import Graph, lint_graph
-from wanedge_runtimes.doctor import collect
-from wanedge_runtimes.targets import TARGETS, Machine, target_named
+from wanedge_runtimes.doctor import collect, machine_of
+from wanedge_runtimes.targets import TARGETS, target_named
 
 pytestmark = pytest.mark.slow
 WANTED = [cell for model in MODELS for cell in CELLS[model] if cell.builds]
@@ -48,7 +48,7 @@ def built(bundle: Bundle, cell: Cell, place: Path) -> tuple[Variant, dict[str, s
         bundle,
         target_named(cell.target),
         cell.precision,
-        Machine.of(facts),
+        machine_of(facts),
         cpu_only=True,
         source=VARIANTS[cell.precision],
         output=place,

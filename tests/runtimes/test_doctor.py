@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from wanedge_runtimes.doctor import Facts, Report, collect, diagnose, doctor, machine
-from wanedge_runtimes.doctor.facts import Cpu, OnnxRuntime
+from wanedge_runtimes.doctor import Facts, Report, collect, diagnose, doctor
+from wanedge_runtimes.doctor import facts as facts_module
+from wanedge_runtimes.doctor.facts import Cpu, OnnxRuntime, read_cpuinfo, read_memory, usable_cores
 from wanedge_runtimes.doctor.findings import GIB
-from wanedge_runtimes.doctor.machine import read_cpuinfo, read_memory, usable_cores
 from wanedge_runtimes.nvidia import Gpu, Nvidia, ask_driver, driver_version
 
 EXTRAS = dict.fromkeys(("av", "sounddevice", "opencv-python", "torch", "onnx", "onnxscript"), "1.0")
@@ -54,7 +54,7 @@ def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "level", "what", "fix"),
+    ("facts", "level", "what", "hint"),
     [
         (
             with_facts(onnxruntime=OnnxRuntime(), packages=without("onnxruntime")),
@@ -121,13 +121,13 @@ def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
         (with_facts(packages=without("torch")), "note", "torch", "pip install 'wanedge[export]'"),
     ],
 )
-def test_each_problem_is_found_alone_with_the_command_that_mends_it(
-    facts: Facts, level: str, what: str, fix: str
+def test_each_problem_is_found_alone_with_the_command_that_helps(
+    facts: Facts, level: str, what: str, hint: str
 ) -> None:
     (finding,) = diagnose(facts)
     assert finding.level == level
     assert what in finding.what
-    assert fix in finding.fix
+    assert hint in finding.hint
 
 
 def test_on_jetson_the_gpu_is_left_to_tensorrt() -> None:
@@ -158,13 +158,13 @@ def test_the_doctor_works_on_this_machine_and_its_report_is_json() -> None:
 def test_the_doctor_works_with_nothing_installed_and_nothing_readable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(machine, "DISTRIBUTIONS", ())
-    monkeypatch.setattr(machine, "find_spec", lambda _: None)
+    monkeypatch.setattr(facts_module, "DISTRIBUTIONS", ())
+    monkeypatch.setattr(facts_module, "find_spec", lambda _: None)
     facts = collect(proc=tmp_path, sys=tmp_path)
     assert facts.memory_available is None
     assert facts.cpu.isa == ()
     assert facts.onnxruntime == OnnxRuntime()
-    assert any("wanedge[" in finding.fix for finding in diagnose(facts) if finding.level == "error")
+    assert any("wanedge[" in finding.hint for finding in diagnose(facts) if finding.level == "error")
 
 
 def test_cpuinfo_is_read_on_x86_and_on_arm() -> None:

@@ -6,9 +6,8 @@ import pytest
 
 from tests.runtimes.test_doctor import EXTRAS, GIB, HEALTHY, WITH_GPU
 from wanedge_runtimes.doctor import Facts, collect, diagnose, examine
-from wanedge_runtimes.doctor.facts import ImportedLibrary, Jetson, OnnxRuntime
-from wanedge_runtimes.doctor.jetson import find_jetson, installed_jetpack, jetpack_of, jetson_linux, power_modes
-from wanedge_runtimes.doctor.machine import import_version
+from wanedge_runtimes.doctor.facts import ImportedLibrary, OnnxRuntime, import_version
+from wanedge_runtimes.doctor.jetson import Jetson, find_jetson, installed_jetpack, jetpack_of, jetson_linux, power_modes
 from wanedge_runtimes.nvidia import Gpu, Nvidia
 
 MODES = {0: "15W", 1: "25W", 2: "MAXN_SUPER"}
@@ -43,11 +42,11 @@ def test_an_orin_in_good_order_runs_its_engines_without_onnxruntime() -> None:
     assert {f.level for f in report.findings} == {"note"}
     assert {"jetson-orin-nano", "jetson-orin-nx", "jetson-agx-orin"} == set(report.runs)
     assert "jetson-agx-thor" not in report.builds
-    assert any("10.3.0" in f.what and "decomposed" in f.fix for f in report.findings)
+    assert any("10.3.0" in f.what and "decomposed" in f.hint for f in report.findings)
 
 
 @pytest.mark.parametrize(
-    ("facts", "level", "what", "fix"),
+    ("facts", "level", "what", "hint"),
     [
         (orin(power_mode=0), "warning", "15W, the fastest is MAXN_SUPER", "sudo nvpmodel -m 2"),
         (orin(gpu_hz=(306_000_000, 1_020_000_000)), "note", "from 306 to 1020 MHz", "sudo jetson_clocks"),
@@ -56,11 +55,11 @@ def test_an_orin_in_good_order_runs_its_engines_without_onnxruntime() -> None:
         (orin(l4t="99.1", jetpack=None), "note", "Jetson Linux 99.1", "wanedge targets"),
     ],
 )
-def test_each_trouble_of_a_jetson_is_one_finding_more(facts: Facts, level: str, what: str, fix: str) -> None:
+def test_each_trouble_of_a_jetson_is_one_finding_more(facts: Facts, level: str, what: str, hint: str) -> None:
     (finding,) = [f for f in diagnose(facts) if f not in diagnose(ORIN)]
     assert finding.level == level
     assert what in finding.what
-    assert fix in finding.fix
+    assert hint in finding.hint
 
 
 def test_a_missing_dla_library_is_named_once_and_takes_tensorrt_away() -> None:
@@ -68,7 +67,7 @@ def test_a_missing_dla_library_is_named_once_and_takes_tensorrt_away() -> None:
     facts = orin(dla=False).model_copy(update={"libraries": {"tensorrt": ImportedLibrary(error=error)}})
     told = [f for f in diagnose(facts) if "libnvdla_compiler" in f.what]
     assert len(told) == 1
-    assert "nvidia-l4t-dla-compiler" in told[0].fix
+    assert "nvidia-l4t-dla-compiler" in told[0].hint
     report = examine(facts)
     assert report.runs == ()
     assert not report.ok  # and there is no ONNX Runtime either
@@ -78,7 +77,7 @@ def test_without_the_systems_tensorrt_for_this_python_jetpack_6_is_told_so() -> 
     facts = ORIN.model_copy(update={"modules": (), "libraries": {}})
     (finding,) = [f for f in diagnose(facts) if f.what.startswith("TensorRT")]
     assert "3.10" in finding.what
-    assert "samples/devices/jetson/Dockerfile" in finding.fix
+    assert "samples/devices/jetson/Dockerfile" in finding.hint
 
 
 def desktop(**packages: str) -> Facts:
@@ -88,7 +87,7 @@ def desktop(**packages: str) -> Facts:
 RTX = {"tensorrt-rtx-cu13": "1.7.1.116", "cuda-core": "1.2.0", "cuda-bindings": "13.0.1"}
 
 
-def test_an_rtx_desktop_in_good_order_has_nothing_to_mend_and_runs_its_own_target() -> None:
+def test_an_rtx_desktop_in_good_order_has_no_findings_and_runs_its_own_target() -> None:
     report = examine(desktop(**RTX))
     assert report.findings == ()
     assert set(report.runs) == {"cpu", "rtx-40", "l4"}
@@ -102,7 +101,7 @@ def with_driver(driver: str, cuda: str) -> Facts:
 
 
 @pytest.mark.parametrize(
-    ("facts", "what", "fix"),
+    ("facts", "what", "hint"),
     [
         (with_driver("570.86.15", "13.0"), "needs driver 580", "nvidia-driver-580"),
         (with_driver("580.95", "12.8"), "newer CUDA than the driver serves (12.8)", "'cuda-bindings==12.*'"),
@@ -119,11 +118,11 @@ def with_driver(driver: str, cuda: str) -> Facts:
         ),
     ],
 )
-def test_versions_that_do_not_fit_each_other_are_one_warning(facts: Facts, what: str, fix: str) -> None:
+def test_versions_that_do_not_fit_each_other_are_one_warning(facts: Facts, what: str, hint: str) -> None:
     (finding,) = diagnose(facts)
     assert finding.level == "warning"
     assert what in finding.what
-    assert fix in finding.fix
+    assert hint in finding.hint
 
 
 def test_two_kinds_of_gpus_are_noted() -> None:
@@ -140,7 +139,7 @@ def test_a_machine_with_nothing_serves_nothing_and_is_told_what_to_install() -> 
     report = examine(HEALTHY.model_copy(update={"packages": {}, "onnxruntime": OnnxRuntime()}))
     assert (report.lints, report.builds, report.runs) == ((), ("cpu",), ())
     assert not report.ok
-    assert all(finding.fix for finding in report.findings)
+    assert all(finding.hint for finding in report.findings)
 
 
 # reading

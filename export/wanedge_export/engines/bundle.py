@@ -58,7 +58,7 @@ def build_bundle(
     """Build every graph that a session needs and add the engines as the variant `{target}-{precision}`.
 
     Args:
-        machine: this machine, e.g. `Machine.of(collect())`.
+        machine: this machine, e.g. `machine_of(collect())`.
         cpu_only: build with TensorRT-RTX and without a GPU.
         source: name of the variant whose graphs to build; by default the one of this precision.
         every_component: also those that only training and validation use.

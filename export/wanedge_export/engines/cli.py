@@ -75,8 +75,7 @@ def build(
     from wanedge.bundle import Bundle
     from wanedge_export.engines.builder import BuildOptions
     from wanedge_export.engines.bundle import build_bundle
-    from wanedge_runtimes.doctor import collect
-    from wanedge_runtimes.targets import Machine
+    from wanedge_runtimes.doctor import collect, machine_of
 
     options = BuildOptions(
         workspace=workspace << 20,
@@ -101,7 +100,7 @@ def build(
             Bundle.open(bundle),
             chosen,
             precision,
-            Machine.of(facts),
+            machine_of(facts),
             cpu_only=cpu_only,
             library=chosen.library_named(library) if library else None,
             source=source,

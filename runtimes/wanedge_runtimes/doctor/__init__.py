@@ -1,21 +1,20 @@
-"""What is this machine, what is installed, and what should be mended?
+"""What this machine is, what is installed, and what to do about what is missing.
 
 report = doctor()
-report.facts       # what was found
-report.findings    # what to do about it, each with a command
+report.facts       # what is here
+report.findings    # what is missing or does not fit, each with a command
 report.runs        # the targets whose engines run here
 report.ok          # no finding of level "error"
 """
 
 from pydantic import computed_field
 
-from wanedge_runtimes.doctor.facts import Facts
-from wanedge_runtimes.doctor.finding import Finding
-from wanedge_runtimes.doctor.findings import diagnose
-from wanedge_runtimes.doctor.machine import collect
+from wanedge_runtimes.doctor.facts import Facts, collect, machine_of
+from wanedge_runtimes.doctor.findings import Finding, diagnose
 from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.targets import TARGETS, service
 
-__all__ = ["Facts", "Finding", "Report", "collect", "diagnose", "doctor", "examine"]
+__all__ = ["Facts", "Finding", "Report", "collect", "diagnose", "doctor", "examine", "machine_of"]
 
 
 class Report(Strict):
@@ -39,10 +38,8 @@ def doctor() -> Report:
 
 
 def examine(facts: Facts) -> Report:
-    """What follows from the facts. Pure."""
-    from wanedge_runtimes.targets import TARGETS, Machine, service  # which reads the doctor's facts
-
-    machine = Machine.of(facts)
+    """The report on these facts. Pure."""
+    machine = machine_of(facts)
     answers = {target.name: service(target, machine) for target in TARGETS}
     return Report(
         facts=facts,

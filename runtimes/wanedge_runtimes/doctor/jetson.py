@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from wanedge_runtimes.doctor.facts import Jetson
+from pydantic import Field
+
+from wanedge_runtimes.strict import Strict
 
 _RELEASE = Path("etc/nv_tegra_release")
 _PACKAGES = Path("var/lib/dpkg/status")
@@ -26,6 +28,21 @@ _JETPACKS = {
     "38.2": "7.0",
     "35": "5",
 }
+
+
+class Jetson(Strict):
+    """l4t: Jetson Linux, e.g. "36.4.3". jetpack: e.g. "6.2", None where it is not known.
+
+    power_mode: number of the current nvpmodel mode. power_modes: number -> name. gpu_hz: lowest and highest clock.
+    dla: the DLA's library is there, which TensorRT links against on Orin.
+    """
+
+    l4t: str
+    jetpack: str | None
+    power_mode: int | None = None
+    power_modes: dict[int, str] = Field(default_factory=dict)
+    gpu_hz: tuple[int | None, int | None] | None = None
+    dla: bool
 
 
 def find_jetson(root: Path = Path("/")) -> Jetson | None:

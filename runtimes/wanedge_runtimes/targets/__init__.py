@@ -1,13 +1,21 @@
-"""Targets: kinds of devices, what each can take, and what this machine can do for them.
+"""Targets: kinds of devices, what each can take, and what a machine can do for them.
 
 target = target_named("rtx-40")
-service(target, Machine.of(doctor().facts)).build     # Answer(yes=True, why="tensorrt-rtx 1.7.1.116, without a GPU")
+machine = machine_of(collect())        # both of the doctor
+service(target, machine).build         # Answer(yes=True, why="tensorrt-rtx 1.7.1.116, without a GPU")
 """
 
-from wanedge_runtimes.targets.machine import Machine
-from wanedge_runtimes.targets.service import Answer, Service, service
-from wanedge_runtimes.targets.table import TARGETS, target_named
-from wanedge_runtimes.targets.target import Library, LibraryName, Precision, Target, release, same_release
+from wanedge_runtimes.targets.machine import Answer, Machine, Service, service
+from wanedge_runtimes.targets.table import (
+    TARGETS,
+    Library,
+    LibraryName,
+    Precision,
+    Target,
+    release,
+    same_release,
+    target_named,
+)
 
 __all__ = [
     "TARGETS",

@@ -1,19 +1,12 @@
-"""This machine as preflight and `wanedge targets` see it: the part of the doctor's facts that decides about engines."""
+"""A machine as far as engines are concerned, and what it can do for a target. Pure, with the reason."""
 
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple
 
-from wanedge_runtimes.doctor.facts import Facts
 from wanedge_runtimes.nvidia import Gpu
+from wanedge_runtimes.targets.table import Library, Target, same_release
 
-# Distributions under which each library is installed; on Jetson the system's module has no distribution.
-_DISTRIBUTIONS = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-}
-_MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_CUDA_PROVIDERS = ("cuda-core", "pycuda")
+_EXTRA = {"onnxruntime": "cpu", "tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 
 @dataclass(frozen=True)
@@ -34,34 +27,73 @@ class Machine:
     linter: bool = False
     jetpack: str | None = None
 
-    @classmethod
-    def of(cls, facts: Facts) -> Self:
-        """The machine that the doctor examined."""
-        installed = facts.packages
-        libraries = {
-            library: installed[name] for library, names in _DISTRIBUTIONS.items() for name in names if name in installed
-        }
-        for library, module in _MODULES.items():  # a distribution's version is the longer one
-            found = facts.libraries.get(module)
-            if found is not None and found.version is not None:
-                libraries.setdefault(library, found.version)
-            elif found is not None:  # it is installed, and does not import
-                libraries.pop(library, None)
-        nvidia = facts.nvidia
-        return cls(
-            arch={"AMD64": "x86_64", "arm64": "aarch64"}.get(facts.machine, facts.machine),
-            system=facts.system.partition(" ")[0].lower(),
-            gpus=nvidia.gpus if nvidia else (),
-            driver=nvidia.driver if nvidia else None,
-            libraries=libraries,
-            cuda_provider=next((name for name in _CUDA_PROVIDERS if name in installed), None),
-            memory_free=facts.memory_available,
-            linter="onnx" in installed,
-            jetpack=facts.jetson.jetpack if facts.jetson else None,
-        )
-
     def describe(self) -> str:
         """One line for a person: GPUs, driver, libraries."""
         gpus = ", ".join(f"{gpu.name} (SM {gpu.capability})" for gpu in self.gpus) or "no GPU"
         libraries = ", ".join(f"{name} {version}" for name, version in self.libraries.items()) or "no runtime library"
         return f"{self.system} {self.arch}, {gpus}, driver {self.driver or 'none'}, {libraries}"
+
+
+class Answer(NamedTuple):
+    """why: what makes it possible, or what is missing and how to get it."""
+
+    yes: bool
+    why: str
+
+
+class Service(NamedTuple):
+    lint: Answer
+    build: Answer
+    run: Answer
+
+
+def service(target: Target, machine: Machine) -> Service:
+    """What `machine` can do for `target`."""
+    return Service(_lint(machine), _build(target, machine), _run(target, machine))
+
+
+def _lint(machine: Machine) -> Answer:
+    return Answer(True, "onnx") if machine.linter else Answer(False, "pip install 'wanedge[export]'")
+
+
+def _build(target: Target, machine: Machine) -> Answer:
+    if target.sm is None:
+        return Answer(True, "needs no engine")
+    if target.cpu_only and machine.arch == "x86_64":
+        rtx = target.library_named("tensorrt-rtx")
+        found = machine.libraries.get("tensorrt-rtx")
+        if found is not None and same_release(rtx.version, found):
+            return Answer(True, f"tensorrt-rtx {found}, without a GPU")
+        if not _has_gpu(target, machine):
+            return Answer(False, _get(rtx, found))
+    if not _has_gpu(target, machine):
+        return Answer(False, f"an engine is built on its own device: no GPU with SM {target.sm} here")
+    return _library(target, machine)
+
+
+def _run(target: Target, machine: Machine) -> Answer:
+    if target.sm is None:
+        return _library(target, machine)
+    if target.arch not in (None, machine.arch) or not _has_gpu(target, machine):
+        return Answer(False, f"no {target.arch} machine with an SM {target.sm} GPU")
+    if machine.cuda_provider is None:
+        return Answer(False, "pip install cuda-core cuda-bindings")
+    return _library(target, machine)
+
+
+def _library(target: Target, machine: Machine) -> Answer:
+    for library in target.libraries:
+        found = machine.libraries.get(library.name)
+        if found is not None and (target.sm is None or same_release(library.version, found)):
+            return Answer(True, f"{library.name} {found}")
+    first = target.library
+    return Answer(False, _get(first, machine.libraries.get(first.name)))
+
+
+def _get(library: Library, found: str | None) -> str:
+    have = f"{found} is installed" if found else "not installed"
+    return f"needs {library} ({have}): pip install 'wanedge[{_EXTRA[library.name]}]'"
+
+
+def _has_gpu(target: Target, machine: Machine) -> bool:
+    return any(gpu.capability == target.sm for gpu in machine.gpus)

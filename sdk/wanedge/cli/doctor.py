@@ -34,7 +34,7 @@ def doctor(as_json: JsonOption = False) -> None:
 def _print(report: "Report") -> None:
     stdout().print(table("This machine", ("what", "found"), [*_facts(report.facts), *_targets(report)]))
     for finding in report.findings:
-        typer.echo(f"{finding.level}: {finding.what}\n  -> {finding.fix}")
+        typer.echo(f"{finding.level}: {finding.what}\n  -> {finding.hint}")
     counts = {level: sum(f.level == level for f in report.findings) for level in ("error", "warning", "note")}
     summary = ", ".join(f"{n} {level}{'s' if n != 1 else ''}" for level, n in counts.items() if n)
     verdict = "This machine can run models" if report.ok else "No model can run here"

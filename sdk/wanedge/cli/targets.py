@@ -20,10 +20,10 @@ def targets(as_json: JsonOption = False) -> None:
 
     Everything about a device comes from a table that cites its sources; --json shows them, and every reason.
     """
-    from wanedge_runtimes.doctor import collect
-    from wanedge_runtimes.targets import TARGETS, Machine, service
+    from wanedge_runtimes.doctor import collect, machine_of
+    from wanedge_runtimes.targets import TARGETS, service
 
-    machine = Machine.of(collect())
+    machine = machine_of(collect())
     rows = [(target, service(target, machine)) for target in TARGETS]
     if as_json:
         print_json({"machine": machine.describe(), "targets": [_document(*row) for row in rows]})

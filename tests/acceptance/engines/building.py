@@ -20,8 +20,8 @@ from wanedge_export.engines.isolated import build_isolated
 from wanedge_export.engines.sizing import block_profiles
 from wanedge_export.engines.worker.compile import BuildError
 from wanedge_export.lint import Finding, Graph, lint_graph
-from wanedge_runtimes.doctor import collect
-from wanedge_runtimes.targets import Machine, target_named
+from wanedge_runtimes.doctor import collect, machine_of
+from wanedge_runtimes.targets import target_named
 
 Told = Callable[[Job], None]
 
@@ -80,7 +80,7 @@ def _built_together(bundle: Bundle, cell: Cell) -> dict[str, str]:
             bundle,
             target_named(cell.target),
             cell.precision,
-            Machine.of(facts),
+            machine_of(facts),
             cpu_only=True,
             source=VARIANTS[cell.precision],
             output=Path(folder) / "built.wanedge",
@@ -147,7 +147,7 @@ def _built_alone(bundle: Bundle, job: Job) -> BuiltEngine:
 
 @cache
 def _system() -> str:
-    return Machine.of(collect()).system
+    return machine_of(collect()).system
 
 
 def _children_seconds() -> float:

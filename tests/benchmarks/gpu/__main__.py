@@ -21,10 +21,9 @@ from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, report_errors, require_bundle, require_file
 from wanedge.model import Model
 from wanedge_calibration.results import Provenance, Results
-from wanedge_runtimes.doctor import Facts, collect
+from wanedge_runtimes.doctor import Facts, collect, machine_of
 from wanedge_runtimes.errors import RuntimeUnavailable, WanEdgeError
 from wanedge_runtimes.runtime import RuntimeOptions
-from wanedge_runtimes.targets import Machine
 from wanedge_runtimes.tensorrt.preflight import matching_targets, pick_gpu
 
 UNITS = 300
@@ -47,7 +46,7 @@ def gpu(
     with report_errors():
         opened = Bundle.open(require_bundle(bundle))
         facts = collect()
-        found = Found(Machine.of(facts), facts.onnxruntime.providers, _torch_cuda())
+        found = Found(machine_of(facts), facts.onnxruntime.providers, _torch_cuda())
         if not found.machine.gpus:
             raise RuntimeUnavailable(
                 "no NVIDIA GPU answers here, and this measures nothing else", hint="wanedge doctor"
@@ -80,7 +79,7 @@ class _Run:
         self.gone: list[str] = []
         self.skipped: dict[str, str] = {}
         self._bundle, self._weights, self._units = bundle, weights, units
-        self._found, self._machine = found, Machine.of(facts)
+        self._found, self._machine = found, machine_of(facts)
         self._reference = Model.load(bundle, "onnxruntime", "fp32", RuntimeOptions(provider=REFERENCE.provider))
         self._floor = self._floor_ms()
 
