@@ -48,6 +48,11 @@ WITH_GPU = with_facts(
 )
 
 
+def cannot_start(provider: str, *files: str) -> Facts:
+    ort = CUDA.model_copy(update={"missing": {provider: files}})
+    return WITH_GPU.model_copy(update={"onnxruntime": ort})
+
+
 @pytest.mark.parametrize("facts", [HEALTHY, WITH_GPU])
 def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
     assert diagnose(facts) == []
@@ -93,7 +98,27 @@ def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
             "RTX 4090 is not used",
             "pip uninstall -y onnxruntime && pip install 'wanedge[gpu]'",
         ),
-        (with_facts(onnxruntime=CUDA), "warning", "no GPU was found", "nvidia-smi"),
+        (with_facts(onnxruntime=CUDA), "warning", "no GPU was found (libcuda.so.1 is missing)", "nvidia-smi"),
+        (
+            cannot_start("CUDAExecutionProvider", "libcublas.so.13", "libcudnn.so.9"),
+            "warning",
+            "CUDAExecutionProvider, which cannot start: libcublas.so.13, libcudnn.so.9 missing",
+            "pip install 'wanedge[gpu]'",
+        ),
+        (
+            cannot_start("TensorrtExecutionProvider", "libnvinfer.so.10", "libnvonnxparser.so.10"),
+            "note",
+            "libnvinfer.so.10, libnvonnxparser.so.10 missing (TensorRT 10.15.1 is installed)",
+            "pip install 'tensorrt-cu13==10.*'",
+        ),
+        (cannot_start("TensorrtExecutionProvider", "libcublas.so.13"), "note", "libcublas.so.13", "wanedge[gpu]"),
+        (cannot_start("OpenVINOExecutionProvider", "libopenvino.so"), "note", "libopenvino.so", "another provider"),
+        (
+            with_facts(packages=HEALTHY.packages | ENGINES),
+            "note",
+            "tensorrt 10.15.1 cannot run engines here: no NVIDIA driver (libcuda.so.1 is missing)",
+            "NVIDIA driver",
+        ),
         (
             WITH_GPU.model_copy(update={"packages": WITH_GPU.packages | {"tensorrt": "10.3.0"}}),
             "warning",
@@ -128,6 +153,14 @@ def test_each_problem_is_found_alone_with_the_command_that_helps(
     assert finding.level == level
     assert what in finding.what
     assert hint in finding.hint
+
+
+def test_without_a_driver_its_library_is_named_once() -> None:
+    """The provider needs libcuda.so.1, too, but one thing is to be done."""
+    ort = CUDA.model_copy(update={"missing": {"CUDAExecutionProvider": ("libcuda.so.1",)}})
+    (finding,) = diagnose(with_facts(onnxruntime=ort))
+    assert "libcuda.so.1" in finding.what
+    assert ort.usable == ("CPUExecutionProvider",)
 
 
 def test_on_jetson_the_gpu_is_left_to_tensorrt() -> None:

@@ -16,12 +16,23 @@ from pydantic import Field
 
 from wanedge_runtimes.doctor.jetson import Jetson, find_jetson
 from wanedge_runtimes.nvidia import Nvidia, find_nvidia
+from wanedge_runtimes.ort.providers import missing_libraries
 from wanedge_runtimes.strict import Strict
 from wanedge_runtimes.targets import Machine
 
 DISTRIBUTIONS = (
     *("wanedge", "numpy", "safetensors", "tokenizers", "soxr", "onnxruntime", "onnxruntime-gpu"),
-    *("tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "cuda-core", "cuda-bindings", "pycuda"),
+    *(
+        "tensorrt",
+        "tensorrt-cu12",
+        "tensorrt-cu13",
+        "tensorrt-rtx",
+        "tensorrt-rtx-cu13",
+        "tensorrt-rtx-cu12",
+        "cuda-core",
+        "cuda-bindings",
+        "pycuda",
+    ),
     *("av", "sounddevice", "opencv-python-headless", "opencv-python", "torch", "onnx", "onnxscript"),
 )
 # Distributions under which each library is installed.
@@ -56,11 +67,21 @@ class Cpu(Strict):
 
 
 class OnnxRuntime(Strict):
-    """The importable onnxruntime. error: why it does not import, although a package is installed."""
+    """The importable onnxruntime.
+
+    providers: what this build lists. missing: provider -> files that it needs and the loader does not find.
+    error: why it does not import, although a package is installed.
+    """
 
     version: str | None = None
     providers: tuple[str, ...] = ()
+    missing: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """The listed providers whose libraries are all there."""
+        return tuple(name for name in self.providers if name not in self.missing)
 
 
 class ImportedLibrary(Strict):
@@ -99,8 +120,8 @@ def collect(
 ) -> Facts:
     """The facts of this machine. proc, sys, root: where to read them (another folder in tests).
 
-    import_all: import every TensorRT that is there, to see whether it does; else only those without a distribution
-    that says their version, because a library that is loaded stays in this process's memory.
+    import_all: import every TensorRT and load every provider's libraries, to see whether that works; else import only
+    what has no distribution that says its version, because a library that is loaded stays in this process's memory.
     """
     total, available = read_memory(_text(proc / "meminfo"), _text(sys / "fs/cgroup/memory.max"))
     model, isa = read_cpuinfo(_text(proc / "cpuinfo"))
@@ -123,7 +144,7 @@ def collect(
         disk_free=shutil.disk_usage(Path.cwd()).free,
         packages=packages,
         modules=modules,
-        onnxruntime=_onnxruntime(),
+        onnxruntime=_onnxruntime(load_providers=import_all),
         nvidia=find_nvidia(),
         libraries={name: import_version(name) for name in modules if import_all or name not in dated},
         jetson=find_jetson(root),
@@ -227,11 +248,17 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _onnxruntime() -> OnnxRuntime:
+def _onnxruntime(load_providers: bool) -> OnnxRuntime:
     if find_spec("onnxruntime") is None:
         return OnnxRuntime()
     try:
         import onnxruntime
     except Exception as e:  # a broken binary can raise anything; the doctor reports it
         return OnnxRuntime(error=f"{type(e).__name__}: {e}")
-    return OnnxRuntime(version=onnxruntime.__version__, providers=tuple(onnxruntime.get_available_providers()))
+    providers = tuple(onnxruntime.get_available_providers())
+    missing = {name: missing_libraries(onnxruntime, name) for name in providers} if load_providers else {}
+    return OnnxRuntime(
+        version=onnxruntime.__version__,
+        providers=providers,
+        missing={name: files for name, files in missing.items() if files},
+    )

@@ -5,6 +5,7 @@ from typing import Literal
 
 from wanedge_runtimes.doctor.facts import Facts
 from wanedge_runtimes.doctor.jetson import Jetson
+from wanedge_runtimes.ort.providers import CUDA, TENSORRT
 from wanedge_runtimes.strict import Strict
 
 Level = Literal["error", "warning", "note"]
@@ -26,6 +27,8 @@ MIN_TENSORRT = (10, 15)  # the first with TensorScatter and RMSNormalization
 # Oldest driver of each CUDA [CUDA release notes].
 _DRIVERS = {"13": 580, "12": 525}
 _RTX = {"tensorrt-rtx": "13", "tensorrt-rtx-cu13": "13", "tensorrt-rtx-cu12": "12"}  # distribution -> its CUDA
+_TENSORRT_CUDA = ("tensorrt-cu13", "tensorrt-cu12")  # the distributions with the libraries themselves
+_DRIVER_LIBRARY = "libcuda.so.1"
 _DLA = "libnvdla_compiler"
 _DLA_HINT = "sudo apt-get install nvidia-l4t-dla-compiler (in a container: install it on the host, --runtime nvidia)"
 _SERVED = ("6", "7")  # major versions; JetPack 5 has TensorRT 8
@@ -47,6 +50,7 @@ def diagnose(facts: Facts) -> list[Finding]:
     findings = [
         *_onnxruntime(facts),
         *_nvidia(facts),
+        *_providers(facts),
         *_gpu_findings(facts),
         *_jetson_findings(facts),
         *_machine(facts),
@@ -99,9 +103,38 @@ def _nvidia(facts: Facts) -> Iterator[Finding]:
     elif has_cuda and (nvidia is None or not nvidia.gpus):
         yield Finding(
             level="warning",
-            what="ONNX Runtime has a CUDA provider, but no GPU was found; models run on the CPU",
+            what="ONNX Runtime has a CUDA provider, but no GPU was found"
+            + (f" ({_DRIVER_LIBRARY} is missing)" if nvidia is None else "")
+            + "; models run on the CPU",
             hint="install the NVIDIA driver (in a container: docker run --gpus all), then run nvidia-smi",
         )
+
+
+def _providers(facts: Facts) -> Iterator[Finding]:
+    """A provider that ONNX Runtime lists and that cannot start: a session would run on the CPU instead."""
+    for provider, files in facts.onnxruntime.missing.items():
+        # Without a driver there is one thing to do first, and `_nvidia` says it.
+        files = tuple(name for name in files if name != _DRIVER_LIBRARY or facts.nvidia is not None)
+        if not files:
+            continue
+        tensorrt = [name for name in files if name.startswith(("libnvinfer", "libnvonnxparser"))]
+        rest = [name for name in files if name not in tensorrt]
+        if tensorrt and not rest:
+            installed = next((facts.packages[n] for n in ("tensorrt", *_TENSORRT_CUDA) if n in facts.packages), None)
+            have = f" (TensorRT {installed} is installed)" if installed else ""
+            major = tensorrt[0].rpartition(".")[2]
+            yield Finding(
+                level="note",  # engines of the target's own TensorRT do without this provider
+                what=f"ONNX Runtime lists {provider}, which cannot start: {', '.join(tensorrt)} missing{have}",
+                hint=f"pip install 'tensorrt-cu13=={major}.*' in an environment of its own, or use the provider cuda, "
+                "or engines (wanedge build)",
+            )
+        else:
+            yield Finding(
+                level="warning" if provider == CUDA else "note",
+                what=f"ONNX Runtime lists {provider}, which cannot start: {', '.join(files)} missing",
+                hint="pip install 'wanedge[gpu]'" if provider in (CUDA, TENSORRT) else "use another provider",
+            )
 
 
 def _machine(facts: Facts) -> Iterator[Finding]:
@@ -169,6 +202,14 @@ def _gpu_findings(facts: Facts) -> Iterator[Finding]:
     """Everything between the GPU and an engine."""
     yield from _libraries(facts)
     if facts.nvidia is None or not facts.nvidia.gpus:
+        installed = [f"{name} {facts.packages[name]}" for name in ("tensorrt", *_RTX) if name in facts.packages]
+        if installed:
+            yield Finding(
+                level="note",
+                what=f"{', '.join(installed)} cannot run engines here: "
+                + (f"no NVIDIA driver ({_DRIVER_LIBRARY} is missing)" if facts.nvidia is None else "no GPU answers"),
+                hint="install the NVIDIA driver (in a container: docker run --gpus all), then run nvidia-smi",
+            )
         return
     yield from _tensorrt(facts)
     yield from _driver(facts)

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from wanedge_runtimes.errors import GraphError, MissingExtra, RuntimeUnavailable
+from wanedge_runtimes.ort.providers import missing_libraries, preload
 from wanedge_runtimes.runtime import RuntimeOptions
 
 PROVIDERS = {
@@ -39,7 +40,7 @@ def import_onnxruntime(provider: str = "cpu") -> ModuleType:
 
 
 def require_provider(ort: ModuleType, provider: str) -> None:
-    """Raises RuntimeUnavailable unless this build of ONNX Runtime has `provider`."""
+    """Load the provider's libraries. Raises RuntimeUnavailable unless this build of ONNX Runtime has `provider`."""
     if provider not in PROVIDERS:
         raise RuntimeUnavailable(
             f"there is no execution provider {provider!r}", hint=f"choose one of: {', '.join(PROVIDERS)}"
@@ -51,6 +52,7 @@ def require_provider(ort: ModuleType, provider: str) -> None:
             f"ONNX Runtime {ort.__version__} has no {PROVIDERS[provider]} (it has {', '.join(available)})",
             hint=f"pip uninstall -y onnxruntime && pip install 'wanedge[{_EXTRA[provider]}]'",
         )
+    preload(ort, PROVIDERS[provider])
 
 
 def open_session(ort: ModuleType, graph: Path, component: str, options: RuntimeOptions) -> Any:
@@ -74,8 +76,11 @@ def open_session(ort: ModuleType, graph: Path, component: str, options: RuntimeO
         ) from e
     # A provider whose libraries are missing is dropped with no more than a log line.
     if PROVIDERS[options.provider] not in session.get_providers():
+        missing = missing_libraries(ort, PROVIDERS[options.provider])
+        reason = f" ({', '.join(missing)} cannot be loaded)" if missing else ""
         raise RuntimeUnavailable(
-            f"{component}: {PROVIDERS[options.provider]} did not start; only {', '.join(session.get_providers())} did",
+            f"{component}: {PROVIDERS[options.provider]} did not start{reason}; "
+            f"only {', '.join(session.get_providers())} did",
             hint="wanedge doctor",
         )
     return session

@@ -51,7 +51,8 @@ def _facts(facts: "Facts") -> list[tuple[str, str]]:
         ("instructions", " ".join(facts.cpu.isa)),
         ("memory", _of(facts.memory_available, facts.memory_total)),
         ("disk free here", format_bytes(facts.disk_free) if facts.disk_free is not None else None),
-        ("onnxruntime", f"{ort.version}: {', '.join(ort.providers)}" if ort.version else None),
+        ("onnxruntime", f"{ort.version}: {', '.join(ort.usable)}" if ort.version else None),
+        ("providers that cannot start", ", ".join(ort.missing)),
         ("nvidia driver", f"{nvidia.driver or 'unknown'}, CUDA {nvidia.cuda or 'unknown'}" if nvidia else None),
         *(
             ("gpu", f"{gpu.name}, sm {gpu.capability}, {format_bytes(gpu.memory)}")
