@@ -1,9 +1,11 @@
 """Quantize: a float variant, a calibration and a recipe give a quantized variant in the bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
@@ -37,19 +39,21 @@ class Source:
     calibration_sha256: str
 
     @classmethod
-    def of(cls, bundle: Bundle, variant: str | None = None) -> "Source":
+    def of(cls, bundle: Bundle, variant: str | None = None, calibrated_by: Bundle | None = None) -> "Source":
         """variant: the float graphs to quantize, fp32 by default; "fp16" for engines. All share one calibration.
 
+        calibrated_by: another bundle that holds the calibration of these weights.
         Raises CalibrationError when the bundle has no calibration, or one of other weights, BundleError.
         """
+        holder = calibrated_by or bundle
         rolled_out = float_variant(bundle)  # what `calibrate` streams, whichever variant is quantized
         chosen = float_variant(bundle, variant)
-        if ROLLOUT not in bundle.manifest.files:
+        if ROLLOUT not in holder.manifest.files:
             raise CalibrationError(
-                f"{bundle.origin} has no calibration", hint=f"wanedge calibrate {bundle.origin} --clips CLIPS"
+                f"{holder.origin} has no calibration", hint=f"wanedge calibrate {bundle.origin} --clips CLIPS"
             )
-        calibration = read_calibration(bundle.path(ROLLOUT), model_digest(bundle, rolled_out))
-        return cls(bundle, chosen, calibration, bundle.manifest.files[ROLLOUT].sha256)
+        calibration = read_calibration(holder.path(ROLLOUT), model_digest(bundle, rolled_out))
+        return cls(bundle, chosen, calibration, holder.manifest.files[ROLLOUT].sha256)
 
     def graph(self, component: str) -> ModelProto:
         return read_graph(self.bundle.graph(component, self.variant)[0])
@@ -105,29 +109,54 @@ def default_recipe(source: Source, precision: Precision, form: Form = "cpu", nam
 def quantized_graph(source: Source, component: str, recipe: Recipe) -> ModelProto:
     """One component's graph as the recipe says. Raises QuantizationError; a misplaced Q or DQ is one, too."""
     model = source.graph(component)
-    modes = recipe.components.get(component, {})
     sites = find_sites(model)
-    if recipe.smooth is not None:
-        touched = [s for s in sites if modes.get(s.node) in ("int8", "fp8")]
-        channels = {t: k for (c, t), k in source.calibration.recording.channels.items() if c == component}
-        scales = smooth(model, touched, channels, recipe.smooth)
-    else:
-        scales = {}
-    overrides = recipe.ranges.get(component, {})
+    scales = _smooth(model, sites, source, component, recipe)
+    rewrite(
+        model,
+        sites,
+        recipe.components.get(component, {}),
+        recipe.form,
+        _range_reader(source, component, recipe, scales),
+    )
+    if faults := placement_faults(model, recipe.form):
+        raise QuantizationError(f"{component}: {faults[0]}", hint="correct the recipe's modes of that layer")
+    return model
+
+
+def activation_ranges(source: Source, component: str, recipe: Recipe) -> Callable[[str], Range]:
+    """The range that the recipe gives to each activation of a component, by tensor. CalibrationError: never seen."""
+    model = source.graph(component) if recipe.smooth is not None else ModelProto()
+    scales = _smooth(model, find_sites(model), source, component, recipe)
+    return _range_reader(source, component, recipe, scales)
+
+
+def _smooth(
+    model: ModelProto, sites: list[Site], source: Source, component: str, recipe: Recipe
+) -> dict[str, NDArray[np.float32]]:
+    """Smooth the graph in place where the recipe asks for it; returns the factors by tensor."""
+    if recipe.smooth is None:
+        return {}
+    modes = recipe.components.get(component, {})
+    touched = [site for site in sites if modes.get(site.node) in ("int8", "fp8")]
+    channels = {t: k for (c, t), k in source.calibration.recording.channels.items() if c == component}
+    return smooth(model, touched, channels, recipe.smooth)
+
+
+def _range_reader(
+    source: Source, component: str, recipe: Recipe, scales: Mapping[str, NDArray[np.float32]]
+) -> Callable[[str], Range]:
+    overrides, recording = recipe.ranges.get(component, {}), source.calibration.recording
 
     def range_of(tensor: str) -> Range:
         if tensor in overrides:
             return overrides[tensor]
         if tensor in scales:  # its histogram is of before the smoothing; the channels' maxima follow exactly
-            largest = source.calibration.recording.channels[(component, tensor)] / scales[tensor]
+            largest = recording.channels[(component, tensor)] / scales[tensor]
             return -float(largest.max()), float(largest.max())
-        histogram = source.calibration.recording.overall(component, source.recorded(component, tensor) or tensor)
+        histogram = recording.overall(component, source.recorded(component, tensor) or tensor)
         return calibrate_range(histogram, recipe.calibrator, recipe.kept, symmetric=recipe.form == "tensorrt")
 
-    rewrite(model, sites, modes, recipe.form, range_of)
-    if faults := placement_faults(model, recipe.form):
-        raise QuantizationError(f"{component}: {faults[0]}", hint="correct the recipe's modes of that layer")
-    return model
+    return range_of
 
 
 def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, only: bool = False) -> Bundle:

@@ -116,7 +116,7 @@ def test_the_files_alone_show_each_kind_of_sabotage(quantized: Bundle, tmp_path:
             break
     broken = changed(quantized, component, tmp_path / "broken", lambda m: CHANGES[kind](m, np.random.default_rng(5)))
     files = inspect_files(broken, broken.variant("int8"), broken, broken.variant("fp32"))
-    bad = {x.component for x in files.stored if x.worst_db < 30} | {c.component for c in files.constants}
+    bad = {x.component for x in files.layers if x.worst_db < 30} | {d.component for d in files.differences}
     assert bad | {f.partition(":")[0] for f in files.faults} == {component}
 
 

@@ -47,6 +47,7 @@ UNITS = {
     "stored.worst_channel_db": "dB",
     "stored.constants_changed": "constants",
     "stored.placement_faults": "faults",
+    "stored.scales_unchecked": "scales",
     "behaviour.worse": "outcomes",
 }
 """Every measure and its unit, but for those of behaviour, whose outcomes a model's own evaluation names."""
@@ -94,6 +95,7 @@ class Gate(Strict):
 _ALWAYS = {
     "stored.placement_faults": "== 0",
     "stored.constants_changed": "== 0",
+    "stored.scales_unchecked": "== 0",
     "drift.grows": "== 0",
     "behaviour.worse": "== 0",
 }

@@ -1,30 +1,36 @@
-"""Compare two graphs as files, without running them: every layer's stored weights, dequantized.
+"""Compare two bundles' graphs as files, without running them. Reference first; no component's name stands here.
 
-A run averages over thousands of numbers; one zeroed channel hides in it. Here each output channel stands alone.
+A run averages over thousands of numbers, and one zeroed channel hides in it. Here each node, each constant, each
+output channel of a weight and each activation's scale stands alone. `graph_differences` says what is compared.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 
 from wanedge.bundle import Bundle, Variant
-from wanedge.model import STREAMING_COMPONENTS
-from wanedge_calibration.eight_bits import broadcast
+from wanedge_calibration.errors import CalibrationError
 from wanedge_calibration.graph.editing import read_graph
 from wanedge_calibration.graph.placement import placement_faults
-from wanedge_calibration.graph.sites import Site, attribute, find_sites, weights
-from wanedge_calibration.recipe import Form
+from wanedge_calibration.graph.sites import Site, attribute, find_sites
+from wanedge_calibration.graph.trace_back import GraphView
+from wanedge_calibration.quantize import RECIPES, Source, activation_ranges
+from wanedge_calibration.recipe import Form, Recipe
 from wanedge_calibration.statistics import Interval
 from wanedge_calibration.validation.metrics import MOST_DB, snr_db
+from wanedge_calibration.validation.ranges import scale_differences
 from wanedge_runtimes.runtime import Array
 
 Float = NDArray[np.float64]
 
-_NORMS = ("RMSNormalization", "LayerNormalization")
+NORMS = ("RMSNormalization", "LayerNormalization")
 # A channel this much quieter than its layer's loudest carries no weight of its own; 8 bits of a constant say nothing.
 _NEGLIGIBLE = 1e-6
+# Smoothing multiplies and divides by one factor in float32, and may store the result in float16.
+_SMOOTHED = 2.0**-9
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ class StaticLayer:
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A constant that both graphs should share and do not: a bias, a norm's weight, an attribute of an operator."""
+class Difference:
+    """Something that both graphs should share and do not: a node, an input, a constant, an attribute, a scale."""
 
     component: str
     node: str
@@ -48,113 +54,195 @@ class Constant:
 
 @dataclass(frozen=True)
 class Files:
-    """Results of comparing the files. stored: every layer, the worst first."""
+    """Results of comparing the files. layers: every layer, the worst first.
 
-    stored: list[StaticLayer]
-    constants: list[Constant]
+    unchecked_scales: scales of activations that no calibration was there for.
+    """
+
+    layers: list[StaticLayer]
+    differences: list[Difference]
     faults: list[str]
+    scales: int
+    unchecked_scales: int
 
     @property
     def measures(self) -> dict[str, Interval]:
-        values = {"constants_changed": len(self.constants), "placement_faults": len(self.faults)}
+        values = {"constants_changed": len(self.differences), "placement_faults": len(self.faults)}
         measures = {f"stored.{name}": Interval(float(value), None, None, 1) for name, value in values.items()}
-        if self.stored:
-            worst = max(self.stored[0].worst_db, -MOST_DB)
-            measures["stored.worst_channel_db"] = Interval(worst, None, None, len(self.stored))
+        if self.layers:
+            worst = max(self.layers[0].worst_db, -MOST_DB)
+            measures["stored.worst_channel_db"] = Interval(worst, None, None, len(self.layers))
+        if not self.unchecked_scales:
+            measures["stored.scales_unchecked"] = Interval(0.0, None, None, max(self.scales, 1))
         return measures
 
 
 def inspect_files(candidate: Bundle, variant: Variant, reference: Bundle, of: Variant) -> Files:
-    """Compare the graphs of two variants as they are stored."""
-    constants: list[Constant] = []
-    faults: list[str] = []
-    form: Form = "tensorrt" if variant.target == "tensorrt" else "cpu"
-    for component in STREAMING_COMPONENTS:
-        ours = read_graph(reference.graph(component, of)[0])
-        theirs = read_graph(candidate.graph(component, variant)[0])
-        constants += constant_differences(ours, theirs, component)
-        faults += [f"{component}: {fault}" for fault in placement_faults(theirs, form)]
-    return Files(static_layers(reference, of, candidate, variant), constants, faults)
-
-
-def static_layers(reference: Bundle, of: Variant, candidate: Bundle, variant: Variant) -> list[StaticLayer]:
-    """Every layer, the worst first. A missing layer, or one with NaN, has -inf as worst_db."""
-    layers = [
-        layer
-        for component in of.graphs
-        if component in variant.graphs
-        for layer in _layers(
+    """Compare the graphs of two variants as they are stored, and the scales with the calibration's ranges."""
+    scales_source = find_scales_source(candidate, variant, reference)
+    parts = [
+        compare_graphs(
             component,
             read_graph(reference.graph(component, of)[0]),
             read_graph(candidate.graph(component, variant)[0]),
+            form_of(variant),
+            scales_source,
         )
+        for component in of.graphs
     ]
-    return sorted(layers, key=lambda layer: layer.worst_db)
+    return Files(
+        layers=sorted((layer for part in parts for layer in part.layers), key=lambda x: x.worst_db),
+        differences=[difference for part in parts for difference in part.differences],
+        faults=[fault for part in parts for fault in part.faults],
+        scales=sum(part.scales for part in parts),
+        unchecked_scales=sum(part.unchecked_scales for part in parts),
+    )
 
 
-def constant_differences(reference: ModelProto, candidate: ModelProto, component: str) -> list[Constant]:
-    """Operators of the reference whose attributes, state wiring or float constants are not the candidate's.
+def compare_graphs(
+    component: str, reference: ModelProto, candidate: ModelProto, form: Form, scales_source: "ScalesSource | None"
+) -> Files:
+    """Compare one component's graphs. scales_source: None leaves the scales unchecked."""
+    differences = graph_differences(reference, candidate, component)
+    quantizers = GraphView(candidate, reference).quantizers()
+    if quantizers and scales_source is not None:
+        source, recipe = scales_source
+        expected = None if recipe is None else activation_ranges(source, component, recipe)
+        for node, what in scale_differences(source, component, quantizers, form, expected):
+            differences.append(Difference(component, node, what))
+    return Files(
+        layers=layer_differences(reference, candidate, component),
+        differences=differences,
+        faults=[f"{component}: {fault}" for fault in placement_faults(candidate, form)],
+        scales=len(quantizers),
+        unchecked_scales=len(quantizers) if scales_source is None else 0,
+    )
 
-    Norms whose parameter was smoothed are compared with the weights behind them (`static_layers`).
+
+ScalesSource = tuple[Source, Recipe | None]
+"""A calibration of the reference's weights, and the recipe of the variant if it used that calibration."""
+
+
+def form_of(variant: Variant) -> Form:
+    """The form that a variant's graphs are written in."""
+    return "cpu" if variant.target == "cpu" else "tensorrt"
+
+
+def graph_differences(reference: ModelProto, candidate: ModelProto, component: str) -> list[Difference]:
+    """Everything but weights of sites and scales in which the candidate is another graph.
+
+    Nodes are matched by the tensor that they compute. Every node of the reference must be there, with the same
+    operator, attributes and outputs. Each of its inputs, followed back through Q, DQ and casts between floats, must be
+    the reference's tensor, or a constant with the reference's values. Every other node must be a Q, a DQ, or part of
+    what widens a stored weight. A norm's parameter may differ by a factor that all its readers' weights undo.
     """
-    theirs = {node.name: node for node in candidate.graph.node}
-    ours, others = weights(reference), weights(candidate)
-    sites = {site.node for site in find_sites(reference)}
-    differences: list[Constant] = []
+    return [Difference(component, node, what) for node, what in _differences(reference, candidate)]
+
+
+def _differences(reference: ModelProto, candidate: ModelProto) -> Iterator[tuple[str, str]]:
+    ours, theirs = GraphView(reference), GraphView(candidate, reference)
+    sites = {site.node: site for site in find_sites(reference)}
+    for kind, a, b in theirs.interface_differences():
+        yield "graph", f"{kind} is {b} instead of {a}"
+    yield from theirs.misplaced()
+    smoothed = _smoothed_norms(ours, theirs, sites.values())
     for node in reference.graph.node:
-        other = theirs.get(node.name)
+        other = theirs.producers.get(node.output[0])
         if other is None:
-            differences.append(Constant(component, node.name, "is missing"))
+            yield node.name, "is missing"
             continue
-        if node.op_type == other.op_type and list(node.attribute) != list(other.attribute):
-            differences.append(Constant(component, node.name, "has other attributes"))
-        if node.name in sites:  # its weight is compared by `static_layers`, what it reads by the placement check
-            if any(not _same_input(a, b, ours, others) for a, b in zip(node.input[2:], other.input[2:], strict=False)):
-                differences.append(Constant(component, node.name, "has another bias"))
+        site = sites.get(node.name)
+        as_product = site is not None and (node.op_type, other.op_type) == ("Gemm", "MatMul")
+        if (node.op_type, node.domain) != (other.op_type, other.domain) and not as_product:
+            yield node.name, f"is {other.op_type} instead of {node.op_type}"
             continue
-        if list(node.output) != list(other.output) or len(node.input) != len(other.input):
-            differences.append(Constant(component, node.name, "is wired otherwise"))
-        for place, (name, theirs_name) in enumerate(zip(node.input, other.input, strict=False)):
-            if name in ours:
-                same = theirs_name in others and _same(ours[name], others[theirs_name])
-                if not same and not (node.op_type in _NORMS and "smoothed" in theirs_name):
-                    differences.append(Constant(component, node.name, f"has another constant as input {place}"))
-            elif name != theirs_name:
-                differences.append(Constant(component, node.name, f"reads {theirs_name!r} instead of {name!r}"))
-    return differences
+        if not as_product and ours.attributes(node) != theirs.attributes(other):
+            yield node.name, "has other attributes"
+        if list(node.output) != list(other.output):
+            yield node.name, "has other outputs"
+        if len(node.input) != len(other.input):
+            yield node.name, f"has {len(other.input)} inputs instead of {len(node.input)}"
+        for place, (expected, actual) in enumerate(zip(node.input, other.input, strict=False)):
+            constant = ours.constant(expected)
+            if constant is None:
+                origin = theirs.origin(actual)
+                if origin != expected:
+                    yield node.name, f"reads {origin!r} instead of {expected!r} as input {place}"
+            elif site is not None and expected == site.weight:
+                if theirs.constant(actual) is None:
+                    yield node.name, "has a weight that is computed"
+            elif not (place > 0 and node.output[0] in smoothed) and not same_values(constant, theirs.constant(actual)):
+                yield node.name, f"has another constant as input {place}"
 
 
-def _same_input(name: str, theirs: str, ours: dict[str, Array], others: dict[str, Array]) -> bool:
-    return name == theirs if name not in ours else theirs in others and _same(ours[name], others[theirs])
+def same_values(expected: Array, actual: Array | None) -> bool:
+    """Whether a constant is the reference's, up to leading axes of size 1 and rounding to float16."""
+    if actual is None or _core(expected.shape) != _core(actual.shape):
+        return False
+    if expected.dtype == np.float32 and actual.dtype == np.float16:
+        expected = expected.astype(np.float16)
+    if expected.dtype != actual.dtype:
+        return False
+    nan = expected.dtype.kind == "f"
+    return bool(np.array_equal(expected.ravel(), actual.ravel(), equal_nan=nan))
 
 
-def _same(a: Array, b: Array) -> bool:
-    return a.size == b.size and bool(np.array_equal(a.ravel(), b.ravel()))
+def _core(shape: Sequence[int]) -> tuple[int, ...]:
+    leading = next((i for i, size in enumerate(shape) if size != 1), len(shape))
+    return tuple(shape[leading:])
 
 
-def _layers(component: str, reference: ModelProto, candidate: ModelProto) -> list[StaticLayer]:
-    ours, theirs = weights(reference), weights(candidate)
-    makers = {output: node for node in candidate.graph.node for output in node.output}
-    nodes = {node.name: node for node in candidate.graph.node}
-    norms, plain_norms = _norm_weights(candidate), _norm_weights(reference)
+def _smoothed_norms(ours: GraphView, theirs: GraphView, sites: Iterable[Site]) -> dict[str, Float]:
+    """Norms whose parameters all differ by one factor per channel: tensor -> reference over candidate [K].
+
+    Only where every reader is a product whose weights are compared together with the norm (`layer_differences`).
+    """
+    by_tensor: dict[str, list[Site]] = {}
+    for site in sites:
+        by_tensor.setdefault(site.reads, []).append(site)
+    factors: dict[str, Float] = {}
+    for tensor, readers in by_tensor.items():
+        norm, other = ours.producers.get(tensor), theirs.producers.get(tensor)
+        if norm is None or other is None or norm.op_type not in NORMS or len(norm.input) != len(other.input):
+            continue
+        if any(site.op != "MatMul" for site in readers) or len(ours.readers.get(tensor, [])) != len(readers):
+            continue
+        parameters = [
+            (ours.constant(a), theirs.constant(b)) for a, b in zip(norm.input[1:], other.input[1:], strict=True)
+        ]
+        if any(a is None or b is None or a.shape != b.shape for a, b in parameters):
+            continue
+        values = [
+            (a.astype(np.float64), b.astype(np.float64)) for a, b in parameters if a is not None and b is not None
+        ]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = values[0][0] / values[0][1]
+        if np.isfinite(factor).all() and all(np.allclose(a, b * factor, rtol=_SMOOTHED) for a, b in values):
+            factors[tensor] = factor
+    return factors
+
+
+def layer_differences(reference: ModelProto, candidate: ModelProto, component: str) -> list[StaticLayer]:
+    """Every site's weights, output channel by output channel. A missing layer, or one with NaN, has -inf."""
+    ours, theirs = GraphView(reference), GraphView(candidate, reference)
+    sites = find_sites(reference)
+    factors = _smoothed_norms(ours, theirs, sites)
+    nodes = {node.name: node for node in reference.graph.node}
     layers: list[StaticLayer] = []
-    for site in find_sites(reference):
-        node = nodes.get(site.node)
-        if node is None:
-            layers.append(StaticLayer(component, site.node, -np.inf, 0))
-            continue
+    for site in sites:
+        node = theirs.producers.get(nodes[site.node].output[0])
         place = 0 if site.op == "Gather" else 1
-        stored = _widened(node.input[place], makers, theirs)
-        if stored is None:
+        stored = None if node is None or len(node.input) <= place else theirs.constant(node.input[place])
+        expected = ours.constant(site.weight)
+        if stored is None or expected is None or node is None:
             layers.append(StaticLayer(component, site.node, -np.inf, 0))
             continue
-        if site.op == "Gemm" and node.op_type == "MatMul" and _transposed(reference, site):
+        stored, expected = stored.astype(np.float64), expected.astype(np.float64)
+        if site.op == "Gemm" and node.op_type == "MatMul" and attribute(nodes[site.node], "transB", 0):
             stored = stored.T
-        expected = ours[site.weight].astype(np.float64)
-        if site.op == "MatMul" and site.reads in plain_norms and site.reads in norms:
-            # Smoothing moves a factor from the norm's weight into the matrix; their product stays.
-            expected = plain_norms[site.reads][:, None] * expected
-            stored = norms[site.reads][:, None] * stored
+        if site.reads in factors and stored.ndim == 2:
+            # Smoothing moves a factor from the norm's parameters into the matrix; their product stays.
+            stored = stored / factors[site.reads][:, None]
         layers.append(_worst_channel(component, site, expected, stored))
     return layers
 
@@ -170,39 +258,17 @@ def _worst_channel(component: str, site: Site, expected: Float, stored: Float) -
     return StaticLayer(component, site.node, levels[channel], channel)
 
 
-def _norm_weights(model: ModelProto) -> dict[str, Float]:
-    values = weights(model)
-    return {
-        n.output[0]: values[n.input[1]].astype(np.float64)
-        for n in model.graph.node
-        if n.op_type in _NORMS and n.input[1] in values
-    }
-
-
-def _transposed(model: ModelProto, site: Site) -> bool:
-    node = next(n for n in model.graph.node if n.name == site.node)
-    return bool(attribute(node, "transB", 0))
-
-
-def _widened(name: str, makers: dict[str, NodeProto], values: dict[str, Array]) -> Float | None:
-    """A weight as its reader sees it: through DequantizeLinear, Cast and Mul; None for anything else."""
-    if name in values:
-        return values[name].astype(np.float64)
-    maker = makers.get(name)
-    if maker is None:
-        return None
-    inside = [_widened(i, makers, values) for i in maker.input]
-    if any(part is None for part in inside):
-        return None
-    parts = [part for part in inside if part is not None]
-    if maker.op_type == "Cast":
-        return parts[0]
-    if maker.op_type == "Mul":
-        product: Float = parts[0] * parts[1]
-        return product
-    if maker.op_type == "DequantizeLinear":
-        axis, rank = attribute(maker, "axis", 1), parts[0].ndim
-        scale, zero = (broadcast(p, rank, axis) if p.ndim else p for p in (parts[1], parts[2]))
-        dequantized: Float = (parts[0] - zero) * scale
-        return dequantized
+def find_scales_source(candidate: Bundle, variant: Variant, reference: Bundle) -> ScalesSource | None:
+    """Find what the scales should come from, in the reference first; None where there is no calibration."""
+    for bundle in (reference, candidate):
+        try:
+            source = Source.of(reference, calibrated_by=bundle)
+        except CalibrationError:
+            continue
+        path = f"{RECIPES}/{variant.name}.yaml"
+        recipe = Recipe.read(candidate.path(path)) if path in candidate.manifest.files else None
+        used = recipe is not None and recipe.calibration == source.calibration_sha256
+        if used and recipe is not None and recipe.source != source.variant.name:
+            source = Source.of(reference, recipe.source, calibrated_by=bundle)
+        return source, recipe if used else None
     return None

@@ -19,7 +19,7 @@ from wanedge_calibration.validation.drift import Drift
 from wanedge_calibration.validation.gate import DEFAULTS, Gate
 from wanedge_calibration.validation.metrics import judged, summarize
 from wanedge_calibration.validation.parallel import run_jobs
-from wanedge_calibration.validation.static import Constant, StaticLayer, inspect_files
+from wanedge_calibration.validation.static import Difference, StaticLayer, inspect_files
 
 OnProgress = Callable[[int, int], None]
 """Called with clips done and clips in all."""
@@ -41,7 +41,7 @@ class Compared:
     measures: dict[str, Measure]
     drifts: dict[str, Drift]
     stored: list[StaticLayer]
-    constants: list[Constant]
+    constants: list[Difference]
     faults: list[str]
     unmeasured: list[str]
     not_covered: list[str]
@@ -99,8 +99,8 @@ def compare(
         jobs=jobs,
         measures=judged(measured, chosen.limits),
         drifts=drifts,
-        stored=files.stored,
-        constants=files.constants,
+        stored=files.layers,
+        constants=files.differences,
         faults=files.faults,
         unmeasured=sorted(chosen.limits.keys() - measured.keys()),
         not_covered=_not_covered(results, reference.model),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from tests.acceptance.quantization.sabotage_wiring import WIRING
 from wanedge.bundle import Bundle, BundleWriter, Variant
 from wanedge_calibration.graph.editing import read_graph, write_graph
 from wanedge_runtimes.runtime import Array
@@ -174,6 +175,7 @@ CHANGES: dict[str, Change] = {
     "state reset at wrap": _reset_at_wrap,
     "norm weight x1.5": _norm_weight,
     "bias moved": _bias,
+    **WIRING,
 }
 
 
