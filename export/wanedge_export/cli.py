@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wanedge.cli.options import JsonOption
-from wanedge.commands import Misuse, format_bytes, print_json, require_file, stderr
+from wanedge.commands import Misuse, add_command, format_bytes, print_json, require_file, stderr
+from wanedge.extras import import_extra
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import Profile
 
@@ -26,8 +27,12 @@ _PRECISIONS: dict[str, tuple[Literal["fp32", "fp16"], ...]] = {
 }
 
 
+_MODULES = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+
 def register(app: typer.Typer) -> None:
-    app.command("export", epilog="Example: [bold]wanedge export tiny -o tiny.wanedge --profile both[/bold]")(export)
+    example = "Example: [bold]wanedge export tiny -o tiny.wanedge --profile both[/bold]"
+    add_command(app, "export", export, extra="export", modules=_MODULES, epilog=example)
 
 
 def export(
@@ -80,6 +85,7 @@ def export(
         require_file(clip, "--clip")
         if polygraphy is None:
             raise Misuse("--clip is for --polygraphy only", hint="add --polygraphy FOLDER, or leave --clip out")
+        import_extra("av", "media", "reading a clip")  # not after an export that takes minutes
     from wanedge_export.bundling import export_bundle, load_or_seed  # torch takes seconds to import
 
     console = stderr()

@@ -16,8 +16,9 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 
-from wanedge_runtimes.errors import InputError, WanEdgeError
+from wanedge_runtimes.errors import InputError, MissingExtra, WanEdgeError
 
 if TYPE_CHECKING:
     from wanedge.bundle import Manifest, Variant
@@ -38,11 +39,57 @@ MISUSE = 2  # called with something that it cannot work on
 INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells count
 TERMINATED = 143  # 128 + SIGTERM
 
+# What an optional module comes with. Commands look for theirs first; this is for the one that was forgotten.
+_EXTRAS = {
+    "torch": "export",
+    "onnxscript": "export",
+    "onnx_ir": "export",
+    "onnx": "engines",
+    "onnxruntime": "cpu",
+    **dict.fromkeys(("yaml", "ml_dtypes", "scipy", "pystoi", "jinja2"), "calibration"),
+    "av": "media",
+    **dict.fromkeys(("sounddevice", "cv2"), "live"),
+    "cryptography": "signing",
+    "matplotlib": "plots",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "rtx",
+    "cuda": "rtx",
+}
+
 _PIPE_WIDTH = 140  # columns when the output is no terminal, where rich would assume 80
 
 
 class Misuse(WanEdgeError):
     """An argument of a command names something that is not there or does not fit the others."""
+
+
+def add_command(
+    app: typer.Typer, name: str, command: Callable[..., None], *, extra: str, modules: Iterable[str], epilog: str
+) -> None:
+    """Add a command that needs an extra of wanedge; without its modules it becomes one that says how to get them.
+
+    The modules are looked up, not imported: a command must fail before its work, and `wanedge --help` must stay quick.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        what = f"wanedge {name} needs {', '.join(missing)}"
+        add_explanation(app, name, what, f"pip install 'wanedge[{extra}]'")
+    else:
+        app.command(name, epilog=epilog)(command)
+
+
+def add_explanation(app: typer.Typer, name: str, what: str, hint: str) -> None:
+    """Add a command that takes any arguments and says why it cannot be used here."""
+
+    def explain() -> None:
+        raise MissingExtra(what, hint=hint)
+
+    app.command(
+        name,
+        # The backslash keeps rich from taking the extra's brackets for a style.
+        help=f"Not installed: {hint}".replace("[", r"\["),
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(explain)
 
 
 @contextmanager
@@ -62,6 +109,13 @@ def report_errors() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from interrupt
     except BrokenPipeError:
         raise  # typer ends quietly when the reader of a pipe has gone
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:  # a bug of ours, not a missing extra
+            raise
+        _show_traceback(error)
+        _report(f"this needs the package {error.name}", f"pip install 'wanedge[{extra}]'")
+        raise typer.Exit(FAILED) from error
     except OSError as error:
         _show_traceback(error)
         place = f"{error.filename}: " if error.filename else ""

@@ -140,7 +140,7 @@ def test_a_healthy_machine_has_no_findings(facts: Facts) -> None:
         (
             with_facts(packages=without("sounddevice", "opencv-python")),
             "note",
-            "sounddevice, opencv-python-headless",
+            "sounddevice, opencv-python",
             "pip install 'wanedge[live]'",
         ),
         (with_facts(packages=without("torch")), "note", "torch", "pip install 'wanedge[export]'"),

@@ -86,6 +86,38 @@ def test_the_cache_is_chosen_by_the_environment(archive: Path, tmp_path: Path, m
     assert Bundle.open(archive).root.parent == tmp_path / "mine"
 
 
+def test_without_a_home_folder_the_error_names_the_variable(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service's user has often neither HOME nor an entry in the list of users."""
+    for name in ("WANEDGE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(BundleError, match="no home folder") as caught:
+        Bundle.open(archive)
+    assert "WANEDGE_CACHE" in caught.value.hint
+
+
+@pytest.mark.parametrize("where", ["a file", "a folder"])
+def test_a_cache_that_cannot_be_written_names_the_variable(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The user's home is a file, or a folder on a file system that is mounted read-only."""
+    home = tmp_path / "home"
+    if where == "a file":
+        home.write_text("")
+    else:
+        home.mkdir()
+        monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)  # root may write anywhere
+    monkeypatch.delenv("WANEDGE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    with pytest.raises(BundleError, match="an archive is extracted to") as caught:
+        Bundle.open(archive)
+    assert "WANEDGE_CACHE" in caught.value.hint
+
+
 @pytest.mark.parametrize("damage", ["missing", "short", "manifest"])
 def test_a_damaged_extraction_is_made_anew(archive: Path, tmp_path: Path, damage: str) -> None:
     root = Bundle.open(archive, cache=tmp_path / "cache").root

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from wanedge.cli.app import build_app
 from wanedge.cli.plugins import GROUP, pip_command
-from wanedge.commands import Misuse
+from wanedge.commands import Misuse, add_command, report_errors
 from wanedge_runtimes.errors import GraphError, InputError, MissingExtra
 
 COMMANDS = ("run", "inspect", "verify", "doctor", "bench")
@@ -103,6 +103,31 @@ def test_a_command_whose_packages_are_missing_says_how_to_get_them() -> None:
     assert result.exit_code == 1
     assert "no_such_package" in result.stderr
     assert "-> pip install" in result.stderr
+
+
+def test_a_command_without_its_modules_is_listed_with_the_pip_command_and_fails_before_its_work() -> None:
+    app = build_app([])
+    add_command(app, "paint", lambda: None, extra="live", modules=("json", "no_such_brush"), epilog="")
+    assert (
+        "Not installed: pip install 'wanedge[live]'" in CliRunner().invoke(app, ["--help"], terminal_width=200).stdout
+    )
+    result = CliRunner().invoke(app, ["paint", "--red", "a house"])
+    assert result.exit_code == 1
+    assert "wanedge paint needs no_such_brush" in result.stderr
+    assert result.stderr.splitlines()[-1] == "-> pip install 'wanedge[live]'"
+
+
+@pytest.mark.parametrize(("module", "extra"), [("torch.nn", "export"), ("onnx", "engines"), ("av", "media")])
+def test_a_module_that_a_command_forgot_to_look_for_names_its_extra(fail_with, module: str, extra: str) -> None:
+    result = fail_with(ModuleNotFoundError(f"No module named '{module}'", name=module))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == f"-> pip install 'wanedge[{extra}]'"
+
+
+def test_a_missing_module_of_our_own_is_a_bug() -> None:
+    error = ModuleNotFoundError("No module named 'wanedge.gone'", name="wanedge.gone")
+    with pytest.raises(ModuleNotFoundError), report_errors():
+        raise error
 
 
 def test_only_missing_packages_are_forgiven() -> None:

@@ -7,17 +7,17 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from wanedge.cli.options import BundleArgument, JsonOption, ThreadsOption
-from wanedge.commands import print_json, progress, require_bundle
+from wanedge.commands import add_command, print_json, progress, require_bundle
 
+MODULES = ("onnx", "onnxruntime", "yaml", "jinja2", "ml_dtypes", "scipy", "pystoi", "av")  # of the extra `calibration`
 ClipsOption = Annotated[
     list[Path] | None, typer.Option("--clips", help="Media files, or folders with them; may be given several times.")
 ]
 
 
 def register(app: typer.Typer) -> None:
-    app.command("calibrate", epilog="Example: [bold]wanedge calibrate kiosk.wanedge --clips recordings/[/bold]")(
-        calibrate
-    )
+    example = "Example: [bold]wanedge calibrate kiosk.wanedge --clips recordings/[/bold]"
+    add_command(app, "calibrate", calibrate, extra="calibration", modules=MODULES, epilog=example)
 
 
 def calibrate(

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from wanedge.cli.options import BundleArgument, JsonOption
 from wanedge.commands import (
     Misuse,
+    add_command,
     format_bytes,
     print_json,
     progress,
@@ -19,7 +20,7 @@ from wanedge.commands import (
     stdout,
     table,
 )
-from wanedge_calibration.cli.calibrate import ClipsOption
+from wanedge_calibration.cli.calibrate import MODULES, ClipsOption
 
 if TYPE_CHECKING:
     from wanedge_calibration.quantize import Source
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    app.command("quantize", epilog="Example: [bold]wanedge quantize kiosk.wanedge --precision int8[/bold]")(quantize)
+    example = "Example: [bold]wanedge quantize kiosk.wanedge --precision int8[/bold]"
+    add_command(app, "quantize", quantize, extra="calibration", modules=MODULES, epilog=example)
 
 
 def quantize(

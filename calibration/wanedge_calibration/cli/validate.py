@@ -8,8 +8,18 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from wanedge.cli.options import JsonOption
-from wanedge.commands import FAILED, Misuse, print_json, progress, require_bundle, require_variant, stdout, table
-from wanedge_calibration.cli.calibrate import ClipsOption
+from wanedge.commands import (
+    FAILED,
+    Misuse,
+    add_command,
+    print_json,
+    progress,
+    require_bundle,
+    require_variant,
+    stdout,
+    table,
+)
+from wanedge_calibration.cli.calibrate import MODULES, ClipsOption
 
 if TYPE_CHECKING:
     from wanedge.bundle import Bundle, Variant
@@ -23,7 +33,7 @@ def register(app: typer.Typer) -> None:
     example = (
         "Example: [bold]wanedge validate kiosk-int8.wanedge --reference kiosk.wanedge --clips clips/ -o report/[/bold]"
     )
-    app.command("validate", epilog=example)(validate)
+    add_command(app, "validate", validate, extra="calibration", modules=MODULES, epilog=example)
 
 
 def validate(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.commands import format_bytes, print_json, progress, require_bundle, stdout, table
+from wanedge.commands import add_command, format_bytes, print_json, progress, require_bundle, stdout, table
 from wanedge_export.lint.cli import LibraryOption, TargetOption
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     example = "Example: [bold]wanedge build kiosk.wanedge --target rtx-40 --precision fp16 --cpu-only[/bold]"
-    app.command("build", epilog=example)(build)
+    add_command(app, "build", build, extra="engines", modules=("onnx",), epilog=example)
 
 
 def build(

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from wanedge.cli.options import BundleArgument, JsonOption
-from wanedge.commands import FAILED, print_json, require_bundle, stdout, table
+from wanedge.commands import FAILED, add_command, print_json, require_bundle, stdout, table
 
 TargetOption = Annotated[str, typer.Option("--target", "-t", help="The device, as `wanedge targets` lists them.")]
 LibraryOption = Annotated[
@@ -14,7 +14,8 @@ LibraryOption = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    app.command("lint", epilog="Example: [bold]wanedge lint kiosk.wanedge --target rtx-40[/bold]")(lint)
+    example = "Example: [bold]wanedge lint kiosk.wanedge --target rtx-40[/bold]"
+    add_command(app, "lint", lint, extra="engines", modules=("onnx",), epilog=example)
 
 
 def lint(

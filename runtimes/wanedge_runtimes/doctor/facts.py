@@ -33,7 +33,7 @@ DISTRIBUTIONS = (
         "cuda-bindings",
         "pycuda",
     ),
-    *("av", "sounddevice", "opencv-python-headless", "opencv-python", "torch", "onnx", "onnxscript"),
+    *("av", "sounddevice", "opencv-python", "opencv-contrib-python", "torch", "onnx", "onnxscript"),
 )
 # Distributions under which each library is installed.
 _LIBRARIES = {

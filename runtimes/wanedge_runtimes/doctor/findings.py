@@ -20,7 +20,7 @@ MIN_CORES = 2  # below, the shipped model is not real time
 # extra -> what it is for, and distributions of which one must be there for each group
 _EXTRAS: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "media": ("reading and writing media files", (("av",),)),
-    "live": ("microphone and camera", (("sounddevice",), ("opencv-python-headless", "opencv-python"))),
+    "live": ("microphone and camera", (("sounddevice",), ("opencv-python", "opencv-contrib-python"))),
     "export": ("exporting models", (("torch",), ("onnx",), ("onnxscript",))),
 }
 MIN_TENSORRT = (10, 15)  # the first with TensorScatter and RMSNormalization

@@ -53,7 +53,7 @@ def service(target: Target, machine: Machine) -> Service:
 
 
 def _lint(machine: Machine) -> Answer:
-    return Answer(True, "onnx") if machine.linter else Answer(False, "pip install 'wanedge[export]'")
+    return Answer(True, "onnx") if machine.linter else Answer(False, "pip install 'wanedge[engines]'")
 
 
 def _build(target: Target, machine: Machine) -> Answer:

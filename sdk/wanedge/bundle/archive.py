@@ -72,6 +72,9 @@ def unpack(archive_path: Path, bundle_dir: Path) -> Path:
     return bundle_dir
 
 
+_HINT = "set WANEDGE_CACHE to a folder that can be written to, or give the bundle as a folder (wanedge.bundle.unpack)"
+
+
 def extracted(archive_path: Path, public_key: Path | None, cache: Path | None) -> tuple[Manifest, bytes, Path]:
     """The archive's manifest, its bytes, and a folder with the bundle's files.
 
@@ -84,6 +87,7 @@ def extracted(archive_path: Path, public_key: Path | None, cache: Path | None) -
         home = (default_cache() if cache is None else cache).absolute()
         folder = home / hashlib.sha256(raw).hexdigest()
         if not _is_whole(folder, manifest, raw):
+            _require_writable(home)
             _remove_stale(home)
             with disk_errors(folder), staged_folder(folder) as staged:
                 _extract(archive, manifest, staged)
@@ -92,10 +96,28 @@ def extracted(archive_path: Path, public_key: Path | None, cache: Path | None) -
 
 
 def default_cache() -> Path:
-    """$WANEDGE_CACHE, else `wanedge/bundles` in the user's cache folder. Safe to delete while nothing runs."""
+    """Return $WANEDGE_CACHE, else `wanedge/bundles` in the user's cache folder. Safe to delete while nothing runs.
+
+    Raises BundleError where the user has no home folder, as a service's often has not.
+    """
     if chosen := os.environ.get("WANEDGE_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanedge" / "bundles"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wanedge" / "bundles"
+    except RuntimeError as error:  # of Path.home()
+        raise BundleError("an archive is extracted to a cache, and this user has no home folder", hint=_HINT) from error
+
+
+def _require_writable(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise BundleError(
+            f"an archive is extracted to {cache}, which cannot be made: {error.strerror}", hint=_HINT
+        ) from error
+    if not writable:
+        raise BundleError(f"an archive is extracted to {cache}, which cannot be written to", hint=_HINT)
 
 
 def _publish_extraction(staged: Path, folder: Path, manifest: Manifest, raw: bytes) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import typer
 
-from wanedge_runtimes.errors import MissingExtra
+from wanedge.commands import add_explanation
 
 GROUP = "wanedge.commands"
 
@@ -25,7 +25,9 @@ def add_plugins(app: typer.Typer, plugins: Iterable[EntryPoint]) -> None:
         try:
             register = plugin.load()
         except ImportError as error:
-            _add_explanation(app, plugin, error)
+            add_explanation(
+                app, plugin.name, f"wanedge {plugin.name} cannot be used here ({error})", pip_command(plugin)
+            )
         else:
             register(app)
 
@@ -38,17 +40,3 @@ def pip_command(plugin: EntryPoint) -> str:
     package = plugin.module.partition(".")[0].removeprefix("wanedge_")
     extra = next((name for name in (*plugin.extras, plugin.name, package) if name in offered), None)
     return f"pip install '{plugin.dist.name}[{extra}]'" if extra else f"pip install '{plugin.dist.name}'"
-
-
-def _add_explanation(app: typer.Typer, plugin: EntryPoint, error: ImportError) -> None:
-    command, reason = pip_command(plugin), str(error)
-
-    def explain() -> None:
-        raise MissingExtra(f"wanedge {plugin.name} cannot be used here ({reason})", hint=command)
-
-    app.command(
-        plugin.name,
-        # The backslash keeps rich from taking the extra's brackets for a style.
-        help=f"Not installed: {command}".replace("[", r"\["),
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(explain)
