@@ -20,12 +20,19 @@ _ORT_TYPE: dict[DType, str] = {
     "bool": "tensor(bool)",
 }
 
+_SPEC_DTYPE: dict[str, DType] = {np.dtype(name).name: name for name in _ORT_TYPE if name != "bfloat16"}
+
 ONNX_BFLOAT16 = 16  # TensorProto.DataType.BFLOAT16
 
 
 def storage_dtype(dtype: DType) -> np.dtype[Any]:
     """The numpy dtype that holds `dtype` on the host: itself, or uint16 for bfloat16."""
     return _STORAGE.get(dtype) or np.dtype(dtype)
+
+
+def spec_dtype(dtype: np.dtype[Any]) -> DType:
+    """The spec's name of a numpy dtype. Raises KeyError for one that no graph has."""
+    return _SPEC_DTYPE[dtype.name]
 
 
 def ort_type(dtype: DType) -> str:

@@ -39,7 +39,9 @@ class RuntimeOptions:
         graphs with symmetric int8 activations do not load on the CPU; no other graph has anything for it to do.
     spin: when idle worker threads poll for work instead of sleeping. "run" polls inside a run and sleeps between
         runs: as fast as "always" back to back, without burning a core while the next unit is awaited.
-    cuda_graphs: TensorRT's runs are captured and replayed, where the CUDA provider can; off, to compare or to debug.
+    cuda_graphs: runs are captured and replayed. None: TensorRT's are, ONNX Runtime's are not, because it keeps every
+        captured graph for as long as the model is loaded; True asks it to (its CUDA provider, where all nodes of a
+        graph are on the GPU). False: to compare or to debug.
     """
 
     provider: str = "cpu"
@@ -47,7 +49,7 @@ class RuntimeOptions:
     device: int = 0
     disabled_optimizers: tuple[str, ...] = ("QDQS8ToU8Transformer",)
     spin: Spin = "run"
-    cuda_graphs: bool = True
+    cuda_graphs: bool | None = None
 
 
 class State(Protocol):
@@ -77,8 +79,8 @@ class State(Protocol):
 class Call(Protocol):
     """One graph bound to one state at one set of dynamic sizes.
 
-    `inputs` and `outputs` are host arrays over the bound memory on the CPU; on a device they are staging
-    buffers that `run` copies from and to. A call stays valid after its state is reset or restored.
+    `inputs` and `outputs` are host arrays: the bound memory itself on the CPU; on a device `run` copies from and to
+    them, and what lies there (workspace.py) is not among them. A call stays valid after its state is reset or restored.
 
     elapsed_ns: wall time of the last run, copies to and from a device included.
     """

@@ -24,6 +24,9 @@ STREAMING_COMPONENTS = (
     "video_decoder",
 )
 
+# What else a session uses on a device, where the bundle has it: decisions that then need not visit the host.
+DEVICE_COMPONENTS = ("text_choice", "flow_step")
+
 # Waking a second thread costs these more than it saves: about a tenth of a unit's time, measured with `tiny`.
 _TOO_SMALL_TO_SPLIT = frozenset({"text_embed", "text_head", "flow_in", "flow_out"})
 
@@ -60,10 +63,13 @@ class Model:
         engine = open_runtime(runtime, options)
         provider = engine.options.provider
         chosen = _variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
-        single = open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
+        on_device = provider != "cpu" or engine.name != "onnxruntime"
+        # On a device all graphs share one runtime and its memory.
+        single = engine if on_device else open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
+        names = [*STREAMING_COMPONENTS, *(n for n in DEVICE_COMPONENTS if on_device and n in chosen.graphs)]
         graphs = {
             name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
-            for name in STREAMING_COMPONENTS
+            for name in names
         }
         return cls(
             config=manifest.model,

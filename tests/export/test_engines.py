@@ -18,10 +18,10 @@ from wanedge_export.engines.bundle import build_bundle
 from wanedge_export.engines.sizing import BUILD_FACTOR, PROFILE_FACTOR, block_profiles, estimate
 from wanedge_export.engines.worker.compile import BuildError, network_aliases, parse_network
 from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.gpu.plan import Loaded, plan_call
 from wanedge_runtimes.nvidia import Gpu
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 from wanedge_runtimes.targets import TARGETS, Machine, target_named
-from wanedge_runtimes.tensorrt.plan import Loaded, plan_call
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
 

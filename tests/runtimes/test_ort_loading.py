@@ -1,6 +1,5 @@
 """What can be wrong with a graph, a spec, an installation: each is an error that says so."""
 
-import ctypes
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +11,9 @@ import pytest
 from tests.runtimes.small_graphs import CACHE_SPEC, TAIL_SPEC, Case, causal_mask
 from wanedge_runtimes import registry
 from wanedge_runtimes.errors import GraphError, MissingExtra, RuntimeUnavailable
+from wanedge_runtimes.gpu.state import DeviceState
 from wanedge_runtimes.nvidia import Gpu, Nvidia
 from wanedge_runtimes.ort import OrtExecutable, OrtRuntime, session
-from wanedge_runtimes.ort.memory import HOST, Device, DeviceMemory, HostMemory
 from wanedge_runtimes.registry import best_provider, open_runtime
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.spec import GraphSpec
@@ -126,8 +125,37 @@ def test_a_provider_that_does_not_start_is_an_error_and_not_a_quiet_fallback(mon
         lambda path, options, **more: real(path, options, **{**more, "providers": ["CPUExecutionProvider"]}),
     )
     with pytest.raises(RuntimeUnavailable, match="CUDAExecutionProvider did not start") as caught:
-        OrtRuntime(RuntimeOptions(provider="cuda")).load(tail_case.path, tail_case.spec)
+        session.open_session(onnxruntime, tail_case.path, "tail", RuntimeOptions(provider="cuda"))
     assert caught.value.hint == "wanedge doctor"
+
+
+@pytest.mark.parametrize("provider", ["cpu", "tensorrt"])
+def test_cuda_graphs_are_refused_where_there_are_none(monkeypatch, provider: str) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(session.PROVIDERS.values()))
+    with pytest.raises(RuntimeUnavailable, match=f"provider '{provider}' has no CUDA graphs"):
+        OrtRuntime(RuntimeOptions(provider=provider, cuda_graphs=True))
+
+
+@pytest.mark.parametrize(("graphs", "expected"), [(None, None), (False, None), (True, "1")])
+def test_options_reach_the_cuda_provider(
+    monkeypatch, tail_case: Case, graphs: bool | None, expected: str | None
+) -> None:
+    import onnxruntime
+
+    asked: list[dict[str, str]] = []
+
+    def open_(*_: object, providers: list[tuple[str, dict[str, str]]], **_more: object) -> SimpleNamespace:
+        asked.append(dict(providers)["CUDAExecutionProvider"])
+        return SimpleNamespace(get_providers=lambda: [name for name, _ in providers])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    options = RuntimeOptions(provider="cuda", device=1, cuda_graphs=graphs)
+    session.open_session(onnxruntime, tail_case.path, "tail", options, stream=0xABC)
+    (cuda,) = asked
+    assert (cuda["device_id"], cuda["user_compute_stream"]) == ("1", str(0xABC))
+    assert cuda.get("enable_cuda_graph") == expected
 
 
 def test_an_unknown_provider_lists_the_choices() -> None:
@@ -196,48 +224,6 @@ def run_tail_units(executable: OrtExecutable) -> np.ndarray:
     return np.stack([executable.run({"x": unit}, state)["y"] for unit in x])
 
 
-class DeviceSession:
-    """A CPU session that binds as a device's does: host inputs are copied when they are bound, not when it runs."""
-
-    def __init__(self, session) -> None:
-        self._session = session
-
-    def io_binding(self) -> "DeviceBinding":
-        return DeviceBinding(self._session.io_binding())
-
-    def run_with_iobinding(self, binding: "DeviceBinding") -> None:
-        self._session.run_with_iobinding(binding.real)
-
-
-class DeviceBinding:
-    def __init__(self, real) -> None:
-        self.real = real
-        self.bind_output = real.bind_output
-        self._copies: dict[str, np.ndarray] = {}
-
-    def bind_input(self, name: str, kind: str, number: int, element_type: type, shape: tuple, address: int) -> None:
-        if Device(kind, number) == HOST:
-            size = int(np.prod(shape)) * np.dtype(element_type).itemsize
-            self._copies[name] = np.frombuffer(ctypes.string_at(address, size), np.uint8).copy()
-            address = self._copies[name].ctypes.data
-        self.real.bind_input(name, kind, number, element_type, shape, address)
-
-
-def test_state_in_ort_values_and_staged_inputs_answer_like_arrays(
-    monkeypatch, cache: OrtExecutable, tail: OrtExecutable
-) -> None:
-    """The device's code path, with the CPU in the device's place."""
-    on_host = run_cache_units(cache), run_tail_units(tail)
-    stand_in = Device("cpu", 1)
-    for executable in (cache, tail):
-        monkeypatch.setattr(executable, "_session", DeviceSession(executable._session))
-        monkeypatch.setattr(executable, "_device", stand_in)
-        monkeypatch.setattr(executable, "_state_devices", {s.name: stand_in for s in executable.spec.states})
-        assert isinstance(executable.new_state().buffers.current(executable.spec.states[0].name), DeviceMemory)
-    np.testing.assert_array_equal(run_cache_units(cache), on_host[0])
-    np.testing.assert_array_equal(run_tail_units(tail), on_host[1])
-
-
 @pytest.mark.gpu
 def test_cuda_keeps_the_state_on_the_device_and_answers_like_the_cpu(
     cache_case: Case, tail_case: Case, cache: OrtExecutable, tail: OrtExecutable
@@ -246,8 +232,7 @@ def test_cuda_keeps_the_state_on_the_device_and_answers_like_the_cpu(
         pytest.skip("no NVIDIA GPU, or an ONNX Runtime without its CUDA provider")
     runtime = OrtRuntime(RuntimeOptions(provider="cuda"))
     on_device = runtime.load(cache_case.path, cache_case.spec)
-    memory = on_device.new_state().buffers.current("key")
-    assert not isinstance(memory, HostMemory)
+    assert isinstance(on_device.new_state(), DeviceState)
     # float32 against float32 with other orders of summation and, on newer GPUs, TF32 products (10-bit mantissa).
     np.testing.assert_allclose(run_cache_units(on_device), run_cache_units(cache), atol=1e-2)
     on_device = runtime.load(tail_case.path, tail_case.spec)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wanedge_runtimes.errors import GraphError
+from wanedge_runtimes.gpu.plan import CapturePlan, Loaded, choose_profile, plan_call, state_buffers
+from wanedge_runtimes.gpu.schedule import Step, schedule
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 from wanedge_runtimes.tensorrt.engine import EngineInfo, EngineTensor
-from wanedge_runtimes.tensorrt.plan import CapturePlan, Loaded, choose_profile, plan_call, state_buffers
-from wanedge_runtimes.tensorrt.schedule import Step, schedule
 
 SPEC = GraphSpec(
     component="layer",
@@ -91,12 +91,11 @@ def test_the_narrowest_profile_is_taken() -> None:
 def test_a_graph_is_captured_after_one_warm_run_and_again_when_an_address_moves() -> None:
     plan = CapturePlan()
     here, moved = {"x": 0x100, "y": 0x200}, {"x": 0x300, "y": 0x200}
-    assert [plan.decide({"S": 3}, 0, here) for _ in range(3)] == ["warm_up", "capture", "replay"]
-    assert plan.decide({"S": 3}, 1, here) == "warm_up"  # the other parity has other addresses and a graph of its own
-    assert plan.decide({"S": 4}, 0, here) == "warm_up"
-    assert [plan.decide({"S": 3}, 0, moved) for _ in range(2)] == ["capture", "replay"]
+    assert [plan.decide((0,), here) for _ in range(3)] == ["warm_up", "capture", "replay"]
+    assert plan.decide((1,), here) == "warm_up"  # the other parity has other addresses and a graph of its own
+    assert [plan.decide((0,), moved) for _ in range(2)] == ["capture", "replay"]
     plan.forget()
-    assert plan.decide({"S": 3}, 0, moved) == "warm_up"
+    assert plan.decide((0,), moved) == "warm_up"
 
 
 def happens_before(steps: list[Step]) -> set[tuple[int, int]]:

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.runtimes.test_tensorrt_call import Book
+from tests.runtimes.test_tensorrt_call import Book, Engine
 from tests.runtimes.test_tensorrt_plan import SPEC
-from wanedge_runtimes.errors import InputError
+from wanedge_runtimes.errors import GraphError, InputError
+from wanedge_runtimes.gpu.cuda import host_bytes
+from wanedge_runtimes.gpu.workspace import Device
+from wanedge_runtimes.gpu.zero_copy import DeviceArray, device_array, from_dlpack, from_interface, require_fits
 from wanedge_runtimes.tensorrt.runtime import EngineExecutable
-from wanedge_runtimes.tensorrt.zero_copy import DeviceArray, device_array, from_dlpack, from_interface, require_fits
 
 INTERFACE = {"shape": (2, 3), "typestr": "<f4", "data": (0x700, False), "strides": None, "version": 3}
 FOUND = DeviceArray(0x700, "float32", (2, 3), None, True)
@@ -123,27 +125,6 @@ def test_what_does_not_fit_the_tensor_is_refused(found: DeviceArray, options: di
         require_fits(found, "x", "float32", (2, 3), **options)
 
 
-class Engine:
-    """An engine of SPEC whose context is the book that keeps its memory."""
-
-    num_io_tensors, num_optimization_profiles = 6, 1
-
-    def __init__(self, book: Book) -> None:
-        self._book = book
-
-    def get_tensor_name(self, index: int) -> str:
-        return ("x", "y", "past.key", "present.key", "past.tail", "present.tail")[index]
-
-    def get_aliased_input_tensor(self, name: str) -> str | None:
-        return "past.key" if name == "present.key" else None
-
-    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:  # noqa: ARG002
-        return [(1, 1, 8), (1, 3, 8), (1, 8, 8)]
-
-    def create_execution_context(self) -> Book:
-        return self._book
-
-
 class OnAnotherGpu:
     """A tensor of GPU 1, as far as DLPack goes: a numpy capsule whose device is told to be another."""
 
@@ -159,23 +140,27 @@ class OnAnotherGpu:
 
 def test_a_bound_device_array_is_read_where_it_lies_and_a_host_array_is_copied() -> None:
     book = Book()
-    executable = EngineExecutable(Engine(book), SPEC, book)
+    executable = EngineExecutable(Engine(book), SPEC, Device(book, capture=True))  # type: ignore[arg-type]
     state = executable.new_state()
     address = book.allocate(3 * 8 * 4)
-    book.memory[address].view(np.float32)[:] = 5
+    content = host_bytes(address, 3 * 8 * 4).view(np.float32)
+    content[:] = 5
     x = on_device(shape=(1, 3, 8), data=(address, True))
     y = np.zeros((1, 3, 8), np.float32)
     call = executable.prepare(state, {"S": 3}, {"x": x, "y": y})
+    assert "x" not in call.inputs
     for _ in range(3):
         call.run()
     assert (y == 10).all()
     assert all(table["x"] == address for table in book.tables)
-    book.memory[address].view(np.float32)[:] = 7  # the next content, written by its owner
+    content[:] = 7  # the next content, written by its owner
     call.run()
     assert (y == 14).all()
     with pytest.raises(InputError, match="read-only"):
         executable.prepare(state, {"S": 3}, {"y": x})
     with pytest.raises(InputError, match="'x' lies on GPU 1, the engine runs on GPU 0"):
         executable.prepare(state, {"S": 3}, {"x": OnAnotherGpu()})
-    with pytest.raises(InputError, match="no input or output 'z'"):
+    with pytest.raises(InputError, match="no multiple of 256 bytes"):
+        executable.prepare(state, {"S": 3}, {"x": on_device(shape=(1, 3, 8), data=(address + 4, True))})
+    with pytest.raises(GraphError, match="no input or output 'z'"):
         executable.prepare(state, {"S": 3}, {"z": x})

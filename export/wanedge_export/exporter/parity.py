@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wanedge_export.component import Component, ExportError
 from wanedge_export.exporter.reference import Dims, roll_out
 from wanedge_runtimes.errors import ExecutionError, GraphError
-from wanedge_runtimes.ort import OrtExecutable, OrtRuntime
+from wanedge_runtimes.ort import OrtRuntime
 from wanedge_runtimes.runtime import Array
 from wanedge_runtimes.spec import GraphSpec
 
@@ -64,7 +64,7 @@ def check_parity(
     steps = ROUNDS * len(dims)
     error, worst = 0.0, ""
     try:
-        executable: OrtExecutable = OrtRuntime().load(graph, spec)
+        executable = OrtRuntime().load(graph, spec)
         state = executable.new_state()
         for step in roll_out(component, dims, steps):
             outputs = executable.run({name: _array(t) for name, t in step.inputs.items()}, state)

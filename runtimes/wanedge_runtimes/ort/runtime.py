@@ -1,27 +1,37 @@
 """The ONNX Runtime runtime: load a graph once, give every session its own state."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from wanedge_runtimes.dtypes import storage_dtype
-from wanedge_runtimes.errors import GraphError, InputError, StateError
-from wanedge_runtimes.ort.call import OrtCall
-from wanedge_runtimes.ort.check import check_graph
-from wanedge_runtimes.ort.memory import HOST, Device, HostMemory, host_memory
-from wanedge_runtimes.ort.session import import_onnxruntime, open_session, require_provider
-from wanedge_runtimes.ort.state import OrtState, StateBuffers
-from wanedge_runtimes.runtime import Array, RuntimeOptions, State
+from wanedge_runtimes.arguments import (
+    OTHER_GRAPH,
+    check_bound_names,
+    check_dims,
+    check_memory,
+    check_shape,
+    concrete_shape,
+    dims_of,
+)
+from wanedge_runtimes.errors import RuntimeUnavailable, StateError
+from wanedge_runtimes.ort.host import HostMemory, OrtCall, OrtState, StateBuffers, host_memory
+from wanedge_runtimes.ort.session import check_graph, import_onnxruntime, open_session, require_provider
+from wanedge_runtimes.runtime import Array, Executable, RuntimeOptions, State
 from wanedge_runtimes.spec import GraphSpec, TensorSpec
+
+# Block sizes whose calls `OrtExecutable.run` keeps for a state; more than a unit has. World texts and offline passes
+# come in any length, and a call of 2,000 tokens holds megabytes of masks.
+KEPT_SIZES = 8
 
 
 class OrtRuntime:
     """ONNX Runtime on the CPU, or on an NVIDIA GPU through its CUDA or TensorRT execution provider.
 
-    Raises MissingExtra when onnxruntime is not installed, RuntimeUnavailable when it lacks the provider.
+    Raises MissingExtra when onnxruntime (on a GPU: or cuda-core) is not installed, RuntimeUnavailable when it lacks
+    the provider, when there is no GPU, and for CUDA graphs where there are none.
     """
 
     name = "onnxruntime"
@@ -30,32 +40,48 @@ class OrtRuntime:
         self.options = options or RuntimeOptions()
         self._ort = import_onnxruntime(self.options.provider)
         require_provider(self._ort, self.options.provider)
+        if self.options.cuda_graphs and self.options.provider != "cuda":
+            raise RuntimeUnavailable(
+                f"ONNX Runtime's provider {self.options.provider!r} has no CUDA graphs here",
+                hint="leave out cuda_graphs, or choose the provider 'cuda'",
+            )
+        self._device = None if self.options.provider == "cpu" else self._open_device()
 
-    def load(self, graph: Path, spec: GraphSpec) -> "OrtExecutable":
+    def load(self, graph: Path, spec: GraphSpec) -> Executable:
         """Load and check a graph.
 
         Raises GraphError (file missing or damaged, or not what the spec says), RuntimeUnavailable (no device).
         """
-        session = open_session(self._ort, graph, spec.component, self.options)
+        if self._device is None:
+            session = open_session(self._ort, graph, spec.component, self.options)
+            check_graph(graph, spec, session.get_inputs(), session.get_outputs())
+            return OrtExecutable(session, spec)
+        from wanedge_runtimes.ort.cuda import OrtCudaExecutable
+
+        self._device.cuda.activate()
+        stream = self._device.new_stream()
+        session = open_session(self._ort, graph, spec.component, self.options, stream=stream.number)
         check_graph(graph, spec, session.get_inputs(), session.get_outputs())
-        device = HOST if self.options.provider == "cpu" else Device("cuda", self.options.device)
-        return OrtExecutable(self._ort, session, spec, device)
+        return OrtCudaExecutable(self._ort, session, spec, self._device, graphs=bool(self.options.cuda_graphs))
+
+    def _open_device(self) -> Any:
+        from wanedge_runtimes.gpu.cuda import open_cuda
+        from wanedge_runtimes.gpu.workspace import Device
+
+        return Device(open_cuda(self.options.device), capture=False, one_stream=True)
 
 
 class OrtExecutable:
-    """See `runtime.Executable`. One ONNX Runtime session: its weights are shared by every state."""
+    """See `runtime.Executable`. One ONNX Runtime session on the CPU: its weights are shared by every state."""
 
-    def __init__(self, ort: ModuleType, session: Any, spec: GraphSpec, device: Device) -> None:
+    def __init__(self, session: Any, spec: GraphSpec) -> None:
         self.spec = spec
-        self._ort = ort
         self._session = session
-        self._device = device
-        self._state_devices = {} if device == HOST else _state_devices(session, spec, device)
-        self._calls: WeakKeyDictionary[OrtState, dict[tuple[int, ...], OrtCall]] = WeakKeyDictionary()
+        self._calls: WeakKeyDictionary[OrtState, OrderedDict[tuple[int, ...], OrtCall]] = WeakKeyDictionary()
         self._calls_lock = Lock()
 
     def new_state(self) -> OrtState:
-        return OrtState(self.spec, StateBuffers(self._ort, self.spec, self._state_devices))
+        return OrtState(self.spec)
 
     def prepare(
         self,
@@ -65,113 +91,46 @@ class OrtExecutable:
     ) -> OrtCall:
         """See `runtime.Executable.prepare`."""
         buffers = self._buffers_of(state)
-        sizes = self._check_dims(dict(dims or {}))
-        arrays = dict(bound or {})
-        known = [t.name for t in (*self.spec.inputs, *self.spec.outputs)]
-        for name in arrays:
-            if name not in known:
-                raise GraphError(
-                    f"{self.spec.component} has no input or output {name!r} to bind",
-                    hint=f"choose from: {', '.join(known)}",
-                )
+        sizes, arrays = check_dims(self.spec, dims or {}), dict(bound or {})
+        check_bound_names(self.spec, arrays)
         return OrtCall(
             self._session,
             self.spec,
             buffers,
             {t.name: self._memory(t, sizes, arrays, written=False) for t in self.spec.inputs},
             {t.name: self._memory(t, sizes, arrays, written=True) for t in self.spec.outputs},
-            on_device=self._device != HOST,
         )
 
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
         """See `runtime.Executable.run`."""
-        call = self._prepared(state, self._dims_of(inputs))
+        call = self._call(state, dims_of(self.spec, inputs))
         for name, array in call.inputs.items():
             array[...] = inputs[name]
         call.run()
         return {name: array.copy() for name, array in call.outputs.items()}
 
-    def _prepared(self, state: State, dims: dict[str, int]) -> OrtCall:
+    def _call(self, state: State, dims: dict[str, int]) -> OrtCall:
         self._buffers_of(state)
         assert isinstance(state, OrtState)
         with self._calls_lock:
-            calls = self._calls.setdefault(state, {})
+            calls = self._calls.setdefault(state, OrderedDict())
         key = tuple(dims.values())
         if key not in calls:
             calls[key] = self.prepare(state, dims)
+        calls.move_to_end(key)
+        while len(calls) > KEPT_SIZES:
+            calls.popitem(last=False)
         return calls[key]
 
     def _buffers_of(self, state: State) -> StateBuffers:
         if not isinstance(state, OrtState) or state.spec != self.spec:
-            raise StateError(
-                f"this state belongs to another graph than {self.spec.component}",
-                hint="pass a state that new_state() of this executable made",
-            )
+            raise StateError(f"this state belongs to another graph than {self.spec.component}", hint=OTHER_GRAPH)
         return state.buffers
 
-    def _check_dims(self, dims: dict[str, int]) -> dict[str, int]:
-        needed = set(self.spec.dynamic_dims)
-        sizes_ok = all(isinstance(n, int) and n > 0 for n in dims.values())
-        if dims.keys() != needed or not sizes_ok:
-            raise GraphError(
-                f"{self.spec.component} has the dynamic axes {sorted(needed)}, and was given {dims}",
-                hint="pass dims with one positive size for each of them, e.g. prepare(state, {'S': 21})",
-            )
-        return dims
-
     def _memory(self, t: TensorSpec, dims: dict[str, int], bound: dict[str, Array], written: bool) -> HostMemory:
-        try:
-            shape = t.concrete(dims)
-        except KeyError as e:
-            raise GraphError(
-                f"{self.spec.component}: axis {e} of output {t.name!r} is not an axis of any input",
-                hint="give the output a fixed shape in the spec, or name an input's axis",
-            ) from e
+        shape = concrete_shape(self.spec, t, dims)
         if t.name not in bound:
             return host_memory(t.dtype, shape)
-        array, dtype = bound[t.name], storage_dtype(t.dtype)
-        if array.shape != shape or array.dtype != dtype:
-            raise GraphError(
-                f"{self.spec.component}: {t.name!r} is {dtype} {list(shape)}; "
-                f"the array to bind is {array.dtype} {list(array.shape)}",
-                hint="bind an array of that dtype and shape",
-            )
-        if not (array.flags.c_contiguous and array.flags.aligned and (array.flags.writeable or not written)):
-            raise GraphError(
-                f"{self.spec.component}: the array to bind to {t.name!r} must be C-contiguous, aligned and, "
-                "for an output, writeable",
-                hint="bind np.ascontiguousarray(array), or a slice along the first axis",
-            )
-        return HostMemory(array, t.dtype)
-
-    def _dims_of(self, inputs: Mapping[str, Array]) -> dict[str, int]:
-        """Sizes of the dynamic axes, read off `inputs`; raises InputError when they do not fit the spec."""
-        component, dims = self.spec.component, dict[str, int]()
-        names = {t.name for t in self.spec.inputs}
-        if names != inputs.keys():
-            raise InputError(
-                f"{component} takes the inputs {sorted(names)}, and was given {sorted(inputs)}",
-                hint="pass exactly these, by name",
-            )
-        for t in self.spec.inputs:
-            array, dtype = inputs[t.name], storage_dtype(t.dtype)
-            if array.ndim == len(t.shape):
-                for axis, size in zip(t.shape, array.shape, strict=True):
-                    if isinstance(axis, str):
-                        dims.setdefault(axis, size)
-            if array.ndim != len(t.shape) or array.shape != t.concrete(dims) or array.dtype != dtype:
-                raise InputError(
-                    f"{component}: input {t.name!r} is {dtype} [{', '.join(map(str, t.shape))}], "
-                    f"not {array.dtype} {list(array.shape)} (with {dims})",
-                    hint="pass an array of that dtype and shape",
-                )
-        return dims
-
-
-def _state_devices(session: Any, spec: GraphSpec, device: Device) -> dict[str, Device]:
-    """Where the session wants each state. A node that only the CPU has keeps its state on the host.
-
-    A wrong answer costs a copy per run, never a wrong result: inputs are bound anew before every run there.
-    """
-    wants = {arg.name: info for arg, info in zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)}
-    return {s.name: HOST if wants[s.past].name == "Cpu" else device for s in spec.states}
+        check_shape(self.spec, t, shape, bound[t.name])
+        check_memory(self.spec, t, bound[t.name], written=written)
+        return HostMemory(bound[t.name], t.dtype)

@@ -1,12 +1,16 @@
-"""Open an ONNX Runtime session: the import, the provider, the session's options, the errors."""
+"""Open an ONNX Runtime session: the import, the provider, the session's options, the errors; and does the graph keep
+its spec?"""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
+from wanedge_runtimes.dtypes import ort_type
 from wanedge_runtimes.errors import GraphError, MissingExtra, RuntimeUnavailable
 from wanedge_runtimes.ort.providers import missing_libraries, preload
 from wanedge_runtimes.runtime import RuntimeOptions
+from wanedge_runtimes.spec import Dim, DType, GraphSpec
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -55,8 +59,10 @@ def require_provider(ort: ModuleType, provider: str) -> None:
     preload(ort, PROVIDERS[provider])
 
 
-def open_session(ort: ModuleType, graph: Path, component: str, options: RuntimeOptions) -> Any:
-    """An `onnxruntime.InferenceSession` on exactly the asked-for provider.
+def open_session(
+    ort: ModuleType, graph: Path, component: str, options: RuntimeOptions, stream: int | None = None
+) -> Any:
+    """An `onnxruntime.InferenceSession` on exactly the asked-for provider. stream: the cudaStream_t that it works in.
 
     Raises GraphError (missing or damaged file) and RuntimeUnavailable (the provider did not start).
     """
@@ -66,7 +72,7 @@ def open_session(ort: ModuleType, graph: Path, component: str, options: RuntimeO
         session = ort.InferenceSession(
             str(graph),
             _session_options(ort, options),
-            providers=_provider_chain(options),
+            providers=_provider_chain(options, stream),
             disabled_optimizers=list(options.disabled_optimizers),
         )
     except Exception as e:  # ONNX Runtime's exceptions share no base below Exception
@@ -86,9 +92,13 @@ def open_session(ort: ModuleType, graph: Path, component: str, options: RuntimeO
     return session
 
 
-def _provider_chain(options: RuntimeOptions) -> list[tuple[str, dict[str, str]]]:
+def _provider_chain(options: RuntimeOptions, stream: int | None) -> list[tuple[str, dict[str, str]]]:
     device = {"device_id": str(options.device)}
-    return [(PROVIDERS[name], {} if name == "cpu" else device) for name in _CHAIN[options.provider]]
+    if stream is not None:
+        device["user_compute_stream"] = str(stream)
+    graphs = {"enable_cuda_graph": "1"} if options.cuda_graphs else {}
+    own = {"cpu": {}, "cuda": {**device, **graphs}, "tensorrt": device}
+    return [(PROVIDERS[name], own[name]) for name in _CHAIN[options.provider]]
 
 
 def _session_options(ort: ModuleType, options: RuntimeOptions) -> Any:
@@ -105,3 +115,60 @@ def _session_options(ort: ModuleType, options: RuntimeOptions) -> Any:
     for key, value in _SPIN[options.spin].items():
         so.add_session_config_entry(key, value)
     return so
+
+
+Expected = Mapping[str, tuple[DType, tuple[Dim, ...]]]
+
+
+class NodeArg(Protocol):
+    """An input or output as ONNX Runtime reports it; an axis is a size, a name, or None when unknown."""
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
+
+
+def check_graph(graph: Path, spec: GraphSpec, inputs: Iterable[NodeArg], outputs: Iterable[NodeArg]) -> None:
+    """Raises GraphError that names the tensor and both sides.
+
+    Inputs must agree axis by axis, dynamic axes by name. An output axis whose size ONNX Runtime could not infer
+    is accepted: the bound buffer's shape checks it at the first run.
+    """
+    expected_inputs: Expected = {
+        **{t.name: (t.dtype, t.shape) for t in spec.inputs},
+        **{s.past: (s.dtype, s.shape) for s in spec.states},
+    }
+    expected_outputs: Expected = {
+        **{t.name: (t.dtype, t.shape) for t in spec.outputs},
+        **{s.present: (s.dtype, s.shape) for s in spec.states},
+    }
+    _check_side(graph, f"{spec.component}: input", expected_inputs, inputs, inferred=False)
+    _check_side(graph, f"{spec.component}: output", expected_outputs, outputs, inferred=True)
+
+
+def _check_side(graph: Path, where: str, expected: Expected, found: Iterable[NodeArg], inferred: bool) -> None:
+    in_graph = {arg.name: arg for arg in found}
+    for name in sorted(expected.keys() ^ in_graph.keys()):
+        has, lacks = ("the spec", graph) if name in expected else (graph, "the spec")
+        raise GraphError(f"{where} {name!r} is in {has} but not in {lacks}", hint=_HINT)
+    for name, (dtype, shape) in expected.items():
+        arg = in_graph[name]
+        if ort_type(dtype) != arg.type or not _same_shape(shape, arg.shape, inferred):
+            raise GraphError(
+                f"{where} {name!r} is {ort_type(dtype)} {_text(shape)} in the spec "
+                f"but {arg.type} {_text(arg.shape)} in {graph}",
+                hint=_HINT,
+            )
+
+
+def _same_shape(spec: Sequence[Dim], graph: Sequence[int | str | None], inferred: bool) -> bool:
+    return len(spec) == len(graph) and all(
+        a == b or (inferred and not isinstance(b, int)) for a, b in zip(spec, graph, strict=True)
+    )
+
+
+def _text(shape: Sequence[int | str | None]) -> str:
+    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
+
+
+_HINT = "graph and spec come from one export: take both from the same one, or export again with wanedge export"

@@ -11,6 +11,7 @@ from wanedge.config import ModelConfig
 from wanedge.layout import Rope, RopeTable, UnitLayout, backbone_rings, token_positions
 from wanedge.streaming.visibility import RingInputs
 from wanedge_runtimes.runtime import Array, Call, Executable
+from wanedge_runtimes.workspace import UNIT, CallSequence, Tensor, Workspace
 
 KvSlice = dict[str, Array]
 """Keys and values [1, Hkv, n, Dh] of some slots of one unit, by state name: what thinker and performer exchange."""
@@ -22,18 +23,22 @@ class GraphClock:
     def __init__(self) -> None:
         self.elapsed_ns = 0
 
-    def run(self, call: Call) -> None:
-        call.run()
-        self.elapsed_ns += call.elapsed_ns
+    def run(self, work: Call | CallSequence) -> None:
+        work.run()
+        self.elapsed_ns += work.elapsed_ns
+
+    def wait(self, work: Workspace, group: str = UNIT) -> None:
+        """Receive what the host reads."""
+        self.elapsed_ns += work.receive(group)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A prepared backbone call for some slots of every unit: write `embeddings` [1, n, D], read `hidden` [1, n, D]."""
+    """A prepared backbone call for some slots of every unit: `embeddings` [1, n, D] in, `hidden` [1, n, D] out."""
 
     call: Call
-    embeddings: NDArray[np.float32]
-    hidden: NDArray[np.float32]
+    embeddings: Tensor
+    hidden: Tensor
 
 
 class BackboneCache:
@@ -42,14 +47,13 @@ class BackboneCache:
     Not safe to use from two threads at once.
     """
 
-    def __init__(self, executable: Executable, config: ModelConfig, clock: GraphClock) -> None:
+    def __init__(self, executable: Executable, config: ModelConfig, clock: GraphClock, work: Workspace) -> None:
         self.config = config
         self.layout = UnitLayout(config)
         self.rings = backbone_rings(config)
         self.prefill_length = 0
-        self.state = executable.new_state()
-        self._executable = executable
-        self._clock = clock
+        self.state = work.new_state(executable)
+        self._executable, self._work, self._clock = executable, work, clock
         # Positions, masks and write indices of the whole current unit; every block reads its own rows of them.
         self._rope = RopeTable(self.layout.offsets, config.backbone)
         self._cos, self._sin = np.zeros((2, 1, self.layout.slots, config.backbone.head_dim // 2), np.float32)
@@ -58,17 +62,23 @@ class BackboneCache:
 
     def block(self, slots: slice) -> Block:
         """Prepare the call for `slots` of every unit."""
-        bound: dict[str, Array] = {"cos": self._cos[:, slots], "sin": self._sin[:, slots]}
+        work, size = self._work, slots.stop - slots.start
+        embeddings, hidden = (work.scratch("float32", (1, size, self.config.backbone.width)) for _ in range(2))
+        bound = {
+            "embeddings": embeddings,
+            "hidden": hidden,
+            "cos": work.input(self._cos[:, slots]),
+            "sin": work.input(self._sin[:, slots]),
+        }
         for name, inputs in self._inputs.items():
-            bound[f"mask.{name}"] = inputs.mask[:, :, slots]
-            bound[f"write_index.{name}"] = inputs.write_index[slots.start : slots.start + 1]
-        call = self._executable.prepare(self.state, {"S": slots.stop - slots.start}, bound)
-        return Block(call, call.inputs["embeddings"], call.outputs["hidden"])
+            bound[f"mask.{name}"] = work.input(inputs.mask[:, :, slots])
+            bound[f"write_index.{name}"] = work.input(inputs.write_index[slots.start : slots.start + 1])
+        return Block(work.prepare(self._executable, self.state, {"S": size}, bound), embeddings, hidden)
 
     def write_prefill(self, embeddings: NDArray[np.float32]) -> None:
         """Write the world text [1, P, D] to the pinned slots; must come before the first unit."""
         length = embeddings.shape[1]
-        call = self._executable.prepare(self.state, {"S": length}, {"embeddings": embeddings})
+        call = self._work.prepare(self._executable, self.state, {"S": length}, {"embeddings": embeddings})
         call.inputs["cos"][:], call.inputs["sin"][:] = Rope(self.config.backbone)(token_positions(0, length))
         for name, ring in self.rings.items():
             call.inputs[f"mask.{name}"][0, 0] = ring.visible_prefill(length)
@@ -77,17 +87,13 @@ class BackboneCache:
         self.prefill_length = length
 
     def begin(self, unit: int) -> None:
-        """Point every block at `unit`. Does nothing when that is done already."""
+        """Point every block at `unit`, on a device at the next `send`. Does nothing when that is done already."""
         if unit == self._unit:
             return
         self._rope.write(self.layout.origin(unit), self._cos[0], self._sin[0])
         for inputs in self._inputs.values():
             inputs.begin(unit, self.prefill_length)
         self._unit = unit
-
-    def run(self, block: Block) -> None:
-        """Run a block of the unit begun: its keys and values are written, `block.hidden` is filled."""
-        self._clock.run(block.call)
 
     def adopt(self, prefill_length: int) -> None:
         """Say that the state was replaced by one whose prefill is this long."""

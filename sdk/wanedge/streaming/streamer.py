@@ -16,7 +16,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, ValidationError
 from wanedge.config import FRAMES_PER_UNIT, UNIT_MS
 from wanedge.model import Model
 from wanedge.streaming.cache import BackboneCache, GraphClock
-from wanedge.streaming.performer import Latents, Performer
+from wanedge.streaming.performer import Performer
 from wanedge.streaming.sampling import SEED_BITS, Sampler
 from wanedge.streaming.thinker import Thinker, all_finite
 from wanedge.text import TextStream
@@ -24,6 +24,7 @@ from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.runtime import Array, State
 from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.workspace import open_workspace
 
 STATE_VERSION = 1
 Snapshot = dict[str, dict[str, Array]]
@@ -50,10 +51,12 @@ class Streamer:
         self._clock = GraphClock()
         self._sampler = Sampler(seed, temperature)
         self._own_caches = own_caches
-        cache = BackboneCache(graphs["backbone"], config, self._clock)
-        other = BackboneCache(graphs["backbone"], config, self._clock) if own_caches else cache
-        self._thinker = Thinker(graphs, cache, model.tokenizer, self._clock, shares_cache=not own_caches)
-        self._performer = Performer(graphs, other, self._clock)
+        work = self._work = open_workspace(graphs.values())
+        cache = BackboneCache(graphs["backbone"], config, self._clock, work)
+        other = BackboneCache(graphs["backbone"], config, self._clock, work) if own_caches else cache
+        self._performer = Performer(graphs, other, self._clock, work)
+        latents = self._performer.latents
+        self._thinker = Thinker(graphs, cache, model.tokenizer, self._clock, work, latents, own_cache=own_caches)
         video = config.user_video
         self._media_shapes = (
             ("audio", (config.audio.samples,), np.float32),
@@ -63,7 +66,7 @@ class Streamer:
         self._words = TextStream(model.tokenizer)
         self._next = 0
         self._interrupted = False
-        self._uncommitted: tuple[int, Latents] | None = None
+        self._uncommitted = False
         self._commit_ms = 0.0
         self._prefill(model.tokenizer.encode_world(world, config.prefill))
 
@@ -93,20 +96,26 @@ class Streamer:
         self._typed += self.model.tokenizer.encode(user.text) if user.text else []
         slots = self.config.text.user_slots
         typed, self._typed = self._typed[:slots], self._typed[slots:]
-        self._thinker.observe(user, typed + [self.model.tokenizer.pad] * (slots - len(typed)))
+        thinker, performer, work = self._thinker, self._performer, self._work
+        stop, self._interrupted = self._interrupted, False
+        thinker.observe(user, typed + [self.model.tokenizer.pad] * (slots - len(typed)), stop=stop)
+        performer.begin(unit, self._sampler)
+        work.send()
+        thinker.encode()
         encoded = perf_counter_ns()
 
-        thought = self._thinker.think(unit, self._sampler, stop=self._interrupted)
-        self._interrupted = False
+        thinker.think(unit, self._sampler)
         if self._own_caches:
-            self._performer.receive(unit, self._thinker.hand_over(unit))
+            performer.receive(unit, thinker.hand_over(unit))
         thought_at = perf_counter_ns()
 
-        latents = self._performer.solve(unit, self._sampler)
+        performer.solve()
         performed = perf_counter_ns()
 
-        audio, frames = self._thinker.decode(latents, unit)
-        self._uncommitted, self._next = (unit, latents), unit + 1
+        thinker.decode()
+        self._clock.wait(work)
+        thought, (audio, frames) = thinker.thought, thinker.media(unit)
+        self._uncommitted, self._next = True, unit + 1
         words = self._words.push(list(thought.text))
         finished = perf_counter_ns()
         stages |= {
@@ -143,19 +152,18 @@ class Streamer:
         for state in self._states().values():
             state.reset()
         self._typed, self._words.pending = [], []
-        self._next, self._uncommitted, self._interrupted, self._commit_ms = 0, None, False, 0.0
+        self._next, self._uncommitted, self._interrupted, self._commit_ms = 0, False, False, 0.0
         self._adopt(0)
         self._prefill(ids)
 
     def commit(self) -> None:
         """The clean pass of the last unit: its keys and values join the history. Does nothing when done already."""
-        if self._uncommitted is None:
+        if not self._uncommitted:
             return
         started = perf_counter_ns()
-        unit, latents = self._uncommitted
         self._performer.commit()
-        self._thinker.commit(unit, latents)
-        self._uncommitted = None
+        self._thinker.commit()
+        self._uncommitted = False
         self._commit_ms = (perf_counter_ns() - started) / 1e6
 
     def snapshot(self) -> tuple[Snapshot, dict[str, str]]:
@@ -191,7 +199,7 @@ class Streamer:
             state.restore(tensors[name])
         self._sampler = Sampler(about.seed, about.temperature)
         self._typed, self._words.pending = list(about.typed), list(about.words)
-        self._next, self._uncommitted, self._interrupted = about.next_unit, None, about.interrupted
+        self._next, self._uncommitted, self._interrupted = about.next_unit, False, about.interrupted
         self._adopt(about.prefill_length)
 
     def _prefill(self, ids: list[int]) -> None:
@@ -202,7 +210,6 @@ class Streamer:
 
     def _adopt(self, prefill_length: int) -> None:
         """Take over states that were reset or restored."""
-        self._thinker.begin_again()
         for cache in {id(c): c for c in (self._thinker.cache, self._performer.cache)}.values():
             cache.adopt(prefill_length)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wanedge.config import FRAMES_PER_UNIT
 from wanedge.layout import RopeTable, audio_encoder_ring, token_positions
 from wanedge.streaming.cache import BackboneCache, Block, GraphClock, KvSlice
 from wanedge.streaming.performer import Latents, MediaWriter
@@ -15,6 +16,7 @@ from wanedge.text import Tokenizer
 from wanedge.units import UserUnit
 from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Call, Executable, State
+from wanedge_runtimes.workspace import CallSequence, Tensor, Workspace
 
 WORLD_ROLE, USER_ROLE, AGENT_ROLE = 0, 1, 2  # rows of the text embedding's second table
 
@@ -28,7 +30,10 @@ class Thought:
 
 
 class Thinker:
-    """Encoders, the short token-causal pass and decoders, over one cache."""
+    """Encoders, the short token-causal pass and decoders, over one cache.
+
+    latents: what to decode. own_cache: the clean latents must be written into this cache, too.
+    """
 
     def __init__(
         self,
@@ -36,134 +41,280 @@ class Thinker:
         cache: BackboneCache,
         tokenizer: Tokenizer,
         clock: GraphClock,
-        shares_cache: bool,
+        work: Workspace,
+        latents: Latents,
+        own_cache: bool,
     ) -> None:
         self.cache = cache
-        config = cache.config
-        self._config, self._tokenizer, self._clock = config, tokenizer, clock
+        config, layout = cache.config, cache.layout
+        self._config, self._clock, self._work, self._layout = config, clock, work, layout
+        self._text_embed = graphs["text_embed"]
         self.states: dict[str, State] = {
-            name: graphs[name].new_state()
+            name: work.new_state(graphs[name])
             for name in ("audio_encoder", "video_encoder", "audio_decoder", "video_decoder")
         }
-        layout = cache.layout
-        self._layout = layout
-        self._text_embed = graphs["text_embed"]
 
-        # The encoders write their tokens straight into the backbone's input.
-        self._user = cache.block(layout.user)
-        embeddings = self._user.embeddings
-        self._audio_ring = audio_encoder_ring(config)
-        self._hears_whole_ring = False
-        self._rope = RopeTable(token_positions(0, self._audio_ring.slots), config.backbone)
-        self._hear = graphs["audio_encoder"].prepare(
-            self.states["audio_encoder"], bound={"tokens": embeddings[:, layout.parts["user_audio"]]}
+        user = cache.block(layout.user)
+        self._encoders = _Encoders(graphs, self.states, cache, work, user)
+        self._thoughts = _Thoughts(graphs, cache, tokenizer, clock, work, user)
+
+        video = config.agent_video
+        self._audio = np.zeros((1, config.audio.samples), np.float32)
+        self._frames = np.zeros((1, FRAMES_PER_UNIT, video.height, video.width, 3), np.uint8)
+        self._decode = work.sequence(
+            "the decoders",
+            [
+                work.prepare(
+                    graphs["audio_decoder"],
+                    self.states["audio_decoder"],
+                    bound={"latents": latents.audio, "pcm": work.output(self._audio)},
+                ),
+                work.prepare(
+                    graphs["video_decoder"],
+                    self.states["video_decoder"],
+                    bound={"latents": latents.video, "frames": work.output(self._frames)},
+                ),
+            ],
         )
-        self._see = graphs["video_encoder"].prepare(
-            self.states["video_encoder"], bound={"tokens": embeddings[:, layout.parts["user_video"]]}
-        )
-        self._read = self._embedder(config.text.user_slots, embeddings[:, layout.parts["user_text"]], USER_ROLE)
-
-        # The state token and the text tokens, one by one, each with the head that chooses the next.
-        self._tokens = [self._token(slot) for slot in range(layout.thought.start, layout.thought.stop)]
-        blocks = [self._user, *(token.block for token in self._tokens[:-1])]
-        self._heads = [_head(graphs["text_head"], block) for block in blocks]
-
-        self._speak = graphs["audio_decoder"].prepare(self.states["audio_decoder"])
-        self._show = graphs["video_decoder"].prepare(self.states["video_decoder"])
-        # With a cache of its own the thinker must write the clean latents into it, too.
-        self._writer = None if shares_cache else MediaWriter(graphs, cache, clock)
+        self._writer = MediaWriter(graphs, cache.block(layout.media), clock, work, latents) if own_cache else None
 
     def prefill(self, ids: list[int]) -> None:
         """Write the world text to the cache (paper v0.3: once, before streaming)."""
-        call = self._text_embed.prepare(self._text_embed.new_state(), {"S": len(ids)})
+        graph = self._text_embed
+        call = self._work.prepare(graph, self._work.new_state(graph), {"S": len(ids)})
         call.inputs["ids"][0] = ids
         call.inputs["roles"][:] = WORLD_ROLE
         self._clock.run(call)
         self.cache.write_prefill(call.outputs["embeddings"])
 
-    def observe(self, user: UserUnit, text: list[int]) -> None:
-        """Encode the visitor's unit into the backbone's next block. text: ids, one per user text slot."""
-        self._read.inputs["ids"][0] = text
-        self._clock.run(self._read)
-        hear, ring = self._hear.inputs, self._audio_ring
-        hear["pcm"][0] = user.audio
-        self._rope.write(user.index * ring.slots, hear["cos"][0], hear["sin"][0])
-        if not self._hears_whole_ring:  # from then on every slot stays visible
-            hear["mask"][0, 0] = ring.visible(user.index, ring.slots, 0)
-            self._hears_whole_ring = user.index >= ring.units
-        hear["write_index"][0] = ring.start(user.index)
-        self._clock.run(self._hear)
-        self._see.inputs["frames"][0] = user.frames
-        self._clock.run(self._see)
+    def observe(self, user: UserUnit, text: list[int], *, stop: bool = False) -> None:
+        """Take a unit of the user's; on a device before it is sent.
 
-    def begin_again(self) -> None:
-        """Take over states that were reset or restored: what was derived from earlier units is derived again."""
-        self._hears_whole_ring = False
-
-    def think(self, unit: int, sampler: Sampler, *, stop: bool = False) -> Thought:
-        """Run the user block, then choose the state token and the text tokens one by one.
-
-        stop: choose as after an interruption: the model's stop state, if it has one, and no text.
+        text: ids, one per user text slot. stop: choose as after an interruption: the model's stop state, if it has
+            one, and no text.
         """
-        self.cache.begin(unit)
-        self.cache.run(self._user)
-        chosen: list[int] = []
-        for number, (head, token) in enumerate(zip(self._heads, self._tokens, strict=True)):
-            self._clock.run(head)
-            choices = self._tokenizer.choices(number, stop)
-            chosen.append(sampler.choose(head.outputs["logits"][0, 0], choices, unit, number))
-            token.embed.inputs["ids"][0, 0] = chosen[-1]
-            self._clock.run(token.embed)
-            self.cache.run(token.block)
-        return Thought(chosen[0], tuple(chosen[1:]))
+        self._encoders.observe(user, text)
+        self._thoughts.observe(stop)
+        self.cache.begin(user.index)
+
+    def encode(self) -> None:
+        """Encode what was observed into the backbone's next block."""
+        self._clock.run(self._encoders.sequence)
+
+    def think(self, unit: int, sampler: Sampler) -> None:
+        """Run the user block, then choose the state token and the text tokens one by one."""
+        self._thoughts.run(unit, sampler)
+
+    @property
+    def thought(self) -> Thought:
+        """What was chosen last; on a device valid after `receive`."""
+        state, *text = self._thoughts.chosen[:, 0, 0].tolist()
+        return Thought(state, tuple(text))
 
     def hand_over(self, unit: int) -> KvSlice:
         """The keys and values this unit added: what a performer with a cache of its own needs."""
         return self.cache.read(unit, slice(0, self._layout.thought.stop))
 
-    def decode(self, latents: Latents, unit: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Audio [samples] and frames [4, H, W, 3] of finished latents, as arrays of their own."""
-        self._speak.inputs["latents"][:] = latents.audio
-        self._clock.run(self._speak)
-        self._show.inputs["latents"][:] = latents.video
-        self._clock.run(self._show)
-        audio = self._speak.outputs["pcm"][0]
+    def decode(self) -> None:
+        """Turn the finished latents into media."""
+        self._clock.run(self._decode)
+
+    def media(self, unit: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Audio [samples] and frames [4, H, W, 3] as arrays of their own; on a device valid after `receive`."""
+        audio = self._audio[0]
         if not all_finite(audio):
             raise ExecutionError(
                 f"audio_decoder gave NaN or infinity in unit {unit}",
                 hint="find the first bad tensor with `wanedge validate`, or restore an earlier state",
             )
-        return audio.clip(-1.0, 1.0), self._show.outputs["frames"][0].copy()
+        return audio.clip(-1.0, 1.0), self._frames[0].copy()
 
-    def commit(self, unit: int, latents: Latents) -> None:
+    def commit(self) -> None:
         """Write the clean keys and values of finished latents, where the cache is the thinker's own."""
-        if self._writer is None:
+        if self._writer is not None:
+            self._writer.commit()
+
+
+class _Encoders:
+    """What the user sent, encoded straight into the backbone's input."""
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Executable],
+        states: Mapping[str, State],
+        cache: BackboneCache,
+        work: Workspace,
+        block: Block,
+    ) -> None:
+        config, parts = cache.config, cache.layout.parts
+        video, ring = config.user_video, audio_encoder_ring(config)
+        half = config.backbone.head_dim // 2
+        self._ring, self._hears_whole_ring = ring, False
+        self._rope = RopeTable(token_positions(0, ring.slots), config.backbone)
+        self._ids = np.zeros((1, config.text.user_slots), np.int64)
+        self._pcm = np.zeros((1, config.audio.samples), np.float32)
+        self._cos, self._sin = np.zeros((2, 1, ring.slots, half), np.float32)
+        self._mask = np.zeros((1, 1, ring.slots, ring.capacity), np.bool_)
+        self._write_index = np.zeros(1, np.int64)
+        self._frames = np.zeros((1, FRAMES_PER_UNIT, video.height, video.width, 3), np.uint8)
+        embeddings = block.embeddings
+        read = _embedder(
+            graphs["text_embed"], work, work.input(self._ids), embeddings[:, parts["user_text"]], USER_ROLE
+        )
+        hear = work.prepare(
+            graphs["audio_encoder"],
+            states["audio_encoder"],
+            bound={
+                "pcm": work.input(self._pcm),
+                "cos": work.input(self._cos),
+                "sin": work.input(self._sin),
+                "mask": work.input(self._mask),
+                "write_index": work.input(self._write_index),
+                "tokens": embeddings[:, parts["user_audio"]],
+            },
+        )
+        see = work.prepare(
+            graphs["video_encoder"],
+            states["video_encoder"],
+            bound={"frames": work.input(self._frames), "tokens": embeddings[:, parts["user_video"]]},
+        )
+        self.sequence = work.sequence("the encoders", [read, hear, see])
+
+    def observe(self, user: UserUnit, text: list[int]) -> None:
+        ring = self._ring
+        self._ids[0] = text
+        self._pcm[0] = user.audio
+        self._rope.write(user.index * ring.slots, self._cos[0], self._sin[0])
+        whole = user.index >= ring.units  # from then on every slot stays visible, until an earlier state is restored
+        if not (whole and self._hears_whole_ring):
+            self._mask[0, 0] = ring.visible(user.index, ring.slots, 0)
+            self._hears_whole_ring = whole
+        self._write_index[0] = ring.start(user.index)
+        self._frames[0] = user.frames
+
+
+class _Thoughts:
+    """The user block, then the state token and the text tokens, each with the head that chooses the next.
+
+    chosen: ids [tokens, 1, 1]. On a device the greedy choice stays there, and all of it is one sequence; a sampled
+    choice is the host's.
+    """
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Executable],
+        cache: BackboneCache,
+        tokenizer: Tokenizer,
+        clock: GraphClock,
+        work: Workspace,
+        user: Block,
+    ) -> None:
+        slots = cache.layout.thought
+        self._clock, self._work, self._graphs, self._tokenizer = clock, work, graphs, tokenizer
+        self._user = user
+        self._blocks = [cache.block(slice(slot, slot + 1)) for slot in range(slots.start, slots.stop)]
+        self._logits = (1, 1, cache.config.text.vocabulary)
+        self._stop = False
+        self._allowed: list[NDArray[np.bool_]] = []  # what each token may be, where the device chooses it
+        self.chosen = np.zeros((len(self._blocks), 1, 1), np.int64)
+        resident = work.on_device and "text_choice" in graphs
+        self._greedy = self._on_device() if resident else None
+        self._by_host = None if resident else self._on_host()
+
+    def observe(self, stop: bool) -> None:
+        """Before the unit is sent."""
+        if stop != self._stop:
+            self._stop = stop
+            self._allow()
+
+    def run(self, unit: int, sampler: Sampler) -> None:
+        if self._greedy is not None and sampler.temperature == 0:
+            self._clock.run(self._greedy)
             return
-        self._writer.latents.audio[:], self._writer.latents.video[:] = latents.audio, latents.video
-        self.cache.begin(unit)
-        self._writer.commit()
+        if self._by_host is None:
+            self._by_host = self._on_host()
+        self._by_host.run(unit, sampler, self._stop, self.chosen)
 
-    def _embedder(self, tokens: int, embeddings: NDArray[np.float32], role: int) -> Call:
-        call = self._text_embed.prepare(self._text_embed.new_state(), {"S": tokens}, {"embeddings": embeddings})
-        call.inputs["roles"][:] = role
-        return call
+    def _allow(self) -> None:
+        for number, allowed in enumerate(self._allowed):
+            allowed[:] = False
+            allowed[..., self._tokenizer.choices(number, self._stop)] = True
 
-    def _token(self, slot: int) -> "_Token":
-        block = self.cache.block(slice(slot, slot + 1))
-        return _Token(self._embedder(1, block.embeddings, AGENT_ROLE), block)
+    def _on_device(self) -> CallSequence:
+        work, choose = self._work, self._graphs["text_choice"]
+        before, calls = self._user, [self._user.call]
+        self._allowed = [np.zeros(self._logits, np.bool_) for _ in self._blocks]
+        self._allow()
+        for number, block in enumerate(self._blocks):
+            logits, ids = work.scratch("float32", self._logits), work.output(self.chosen[number])
+            bound = {"logits": logits, "allowed": work.input(self._allowed[number]), "ids": ids}
+            calls += [
+                self._head(before, logits),
+                work.prepare(choose, work.new_state(choose), bound=bound),
+                _embedder(self._graphs["text_embed"], work, ids, block.embeddings, AGENT_ROLE),
+                block.call,
+            ]
+            before = block
+        return work.sequence("the thoughts", calls)
+
+    def _on_host(self) -> "_HostChoice":
+        work, before, first = self._work, self._user, [self._user.call]
+        tokens: list[_Token] = []
+        for number, block in enumerate(self._blocks):
+            logits, ids = np.zeros(self._logits, np.float32), np.zeros((1, 1), np.int64)
+            head = self._head(before, work.output(logits, f"logits {number}"))
+            embed = _embedder(
+                self._graphs["text_embed"], work, work.input(ids, f"token {number}"), block.embeddings, AGENT_ROLE
+            )
+            tokens.append(_Token(work.sequence(f"thought {number}", [*first, head]), logits, ids))
+            before, first = block, [embed, block.call]
+        last = work.sequence("the last thought", first)
+        return _HostChoice(tokens, last, self._tokenizer, self._clock, work)
+
+    def _head(self, block: Block, logits: Tensor) -> Call:
+        """Logits after the block's last token."""
+        graph = self._graphs["text_head"]
+        bound = {"hidden": block.hidden[:, -1:], "logits": logits}
+        return self._work.prepare(graph, self._work.new_state(graph), {"S": 1}, bound)
 
 
 @dataclass(frozen=True)
 class _Token:
-    """One thought slot: id -> embedding -> backbone, in the same memory."""
+    """One thought slot: what runs up to its logits [1, 1, V], and the id [1, 1] that goes on."""
 
-    embed: Call
-    block: Block
+    sequence: CallSequence
+    logits: NDArray[np.float32]
+    ids: NDArray[np.int64]
 
 
-def _head(graph: Executable, block: Block) -> Call:
-    """Logits after the block's last token."""
-    return graph.prepare(graph.new_state(), {"S": 1}, {"hidden": block.hidden[:, -1:]})
+class _HostChoice:
+    """Tokens that the host chooses from logits, one by one."""
+
+    def __init__(
+        self, tokens: list[_Token], last: CallSequence, tokenizer: Tokenizer, clock: GraphClock, work: Workspace
+    ) -> None:
+        self._last, self._tokenizer, self._clock, self._work = last, tokenizer, clock, work
+        self._tokens = [(number, token, f"logits {number}", f"token {number}") for number, token in enumerate(tokens)]
+
+    def run(self, unit: int, sampler: Sampler, stop: bool, chosen: NDArray[np.int64]) -> None:
+        for number, token, logits, ids in self._tokens:
+            self._clock.run(token.sequence)
+            self._clock.wait(self._work, logits)
+            choices = self._tokenizer.choices(number, stop)
+            choice = sampler.choose(token.logits[0, 0], choices, unit, number)
+            chosen[number, 0, 0] = token.ids[0, 0] = choice
+            self._work.send(ids)
+        self._clock.run(self._last)
+
+
+def _embedder(graph: Executable, work: Workspace, ids: Tensor, embeddings: Tensor, role: int) -> Call:
+    tokens = ids.shape[1]
+    bound = {
+        "ids": ids,
+        "roles": work.constant(np.full((1, tokens), role, np.int64)),
+        "embeddings": embeddings,
+    }
+    return work.prepare(graph, work.new_state(graph), {"S": tokens}, bound)
 
 
 def all_finite(x: NDArray[np.float32]) -> bool:

@@ -126,8 +126,9 @@ def require_fits(
     *,
     device: int | None = None,
     written: bool = False,
+    aligned: int = 1,
 ) -> None:
-    """Raises InputError unless the array can be the tensor `name`. written: it is an output."""
+    """Raises InputError unless the array can be the tensor `name`. written: it is an output. aligned: bytes."""
     if (found.dtype, found.shape) != (dtype, shape):
         raise InputError(
             f"'{name}' is {dtype} {list(shape)}, and the device array is {found.dtype} {list(found.shape)}",
@@ -138,6 +139,11 @@ def require_fits(
     if None not in (device, found.device) and device != found.device:
         raise InputError(
             f"'{name}' lies on GPU {found.device}, the engine runs on GPU {device}", hint="move it there first"
+        )
+    if found.address % aligned:
+        raise InputError(
+            f"'{name}' lies at an address that is no multiple of {aligned} bytes, which TensorRT asks for",
+            hint="pass a copy of it: a new allocation is aligned, a part of another array may not be",
         )
 
 

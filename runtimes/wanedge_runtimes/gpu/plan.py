@@ -1,9 +1,9 @@
 """What happens on the GPU, decided without one: which buffers, which addresses, which profile, when to capture.
 
-Nothing here touches CUDA. `cuda.py` and `call.py` carry out what this says.
+Nothing here touches CUDA. calls.py and workspace.py carry out what this says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -12,8 +12,6 @@ import numpy as np
 from wanedge_runtimes.errors import GraphError
 from wanedge_runtimes.spec import DType, GraphSpec, itemsize
 from wanedge_runtimes.tensorrt.engine import EngineInfo
-
-ALIGNMENT = 256  # bytes; what TensorRT and vectorised copies ask of an address
 
 Role = Literal["input", "output", "state"]
 
@@ -130,38 +128,28 @@ def require_aliases(spec: GraphSpec, aliases: Mapping[str, str]) -> None:
         )
 
 
-class Capture(NamedTuple):
-    """What a CUDA graph was captured for. A graph holds addresses, so it is stale when one of them moves."""
-
-    dims: tuple[tuple[str, int], ...]
-    parity: int
-    addresses: tuple[tuple[str, int], ...]
-
-
 class CapturePlan:
-    """Decides when to capture: never on the first run of a size (the library still allocates), and again when an
-    address has changed."""
+    """Decides when to capture: never on the first run (the library still allocates), and again when an address moved.
+
+    A CUDA graph holds addresses, so it is stale when one of them is another.
+    """
 
     def __init__(self) -> None:
-        self._warm: set[tuple[tuple[tuple[str, int], ...], int]] = set()
-        self._captured: dict[tuple[tuple[tuple[str, int], ...], int], Capture] = {}
+        self._warm: set[Hashable] = set()
+        self._captured: dict[Hashable, object] = {}
 
-    def decide(
-        self, dims: Mapping[str, int], parity: int, addresses: Mapping[str, int]
-    ) -> Literal["warm_up", "capture", "replay"]:
-        """What to do for this run. addresses: tensor -> device address."""
-        key = (tuple(sorted(dims.items())), parity)
+    def decide(self, key: Hashable, addresses: object) -> Literal["warm_up", "capture", "replay"]:
+        """What to do for this run. key: what needs a graph of its own, such as the parity of swapped states."""
         if key not in self._warm:
             self._warm.add(key)
             return "warm_up"
-        wanted = Capture(*key, tuple(sorted(addresses.items())))
-        if self._captured.get(key) == wanted:
+        if key in self._captured and self._captured[key] == addresses:
             return "replay"
-        self._captured[key] = wanted
+        self._captured[key] = addresses
         return "capture"
 
     def forget(self) -> None:
-        """After a CUDA error: what was captured belongs to a broken context."""
+        """After an error: what was captured may belong to a broken context."""
         self._warm.clear()
         self._captured.clear()
 
