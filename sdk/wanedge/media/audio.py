@@ -1,6 +1,7 @@
 """Audio: PCM of any format becomes float32 mono at the model's rate, on the media timeline."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -8,23 +9,186 @@ import soxr
 from numpy.typing import NDArray
 
 from wanedge.media.chunks import MediaError
-from wanedge.media.timeline import JITTER_US, MAX_OVERLAP_US, SECOND_US, UNIT_US, MediaClock, OpenUnits
+from wanedge.media.timeline import (
+    FIRST_LATE_US,
+    JITTER_US,
+    MAX_OVERLAP_US,
+    SECOND_US,
+    UNIT_US,
+    OpenUnits,
+    Stamps,
+    Voids,
+    Window,
+)
 
 Pcm = NDArray[np.float32]
 
 MIN_RATE, MAX_RATE = 8_000, 192_000
 MAX_CHANNELS = 8  # 7.1; more than that is an array the wrong way round
 
+# Full scale of each dtype; uint8 is silent at 128, as in WAV files. Other dtypes have no one meaning: int64 may hold
+# samples of 16, 24 or 32 bits.
+_SCALES = {
+    np.dtype(np.int16): 32_768,
+    np.dtype(np.int32): 2**31,
+    np.dtype(np.uint8): 128,
+    np.dtype(np.float32): 1,
+    np.dtype(np.float64): 1,
+}
+_INTEGERS_FROM = 128.0  # no overload reaches 42 dB above full scale; integers cast to float do
+
+
+@dataclass(frozen=True)
+class AudioPush:
+    """A checked push. pcm: [n, channels]. at_us: media time of its first sample, None for right after the last."""
+
+    pcm: NDArray[Any]
+    sample_rate: int
+    at_us: int | None = None
+
+    @property
+    def duration_us(self) -> int:
+        return len(self.pcm) * SECOND_US // self.sample_rate
+
+
+class AudioTrack:
+    """Writes pushed audio into the open units.
+
+    active: pushed, or expected, and not given up. reached_us: media time of the end of the last push, dropped or not.
+    pushed, dropped: samples at the rate pushed. pushed_us: their duration.
+    """
+
+    def __init__(self, units: OpenUnits, sample_rate: int, stamps: Stamps, max_fill_us: int, *, active: bool) -> None:
+        self.active = active
+        self.stamps, self.voids = stamps, Voids()
+        self.sample_rate = sample_rate  # of the last push
+        self.written = 0  # samples in the units since unit 0
+        self.pushed = self.dropped = self.clipped = self.pushed_us = 0
+        self._units, self._model_rate, self._max_fill_us = units, sample_rate, max_fill_us
+        self._start = 0  # media sample at which the current continuous piece began
+        self._consumed = 0  # samples of the piece so far, at its own rate
+        self._piece: Resampler | None = None
+        self._reached_us: int | None = None
+
+    @property
+    def reached_us(self) -> int:
+        return self._reached_us or 0
+
+    @property
+    def expected_us(self) -> int:
+        """Where a push without a timestamp goes: after the last one, or at the current unit on a comeback."""
+        return self._clock_us if self._continues else max(self._clock_us, self._units.first * UNIT_US)
+
+    @property
+    def window(self) -> Window:
+        """Where a push with a timestamp may begin."""
+        expected_us = self.expected_us
+        if self._reached_us is None:
+            return Window(expected_us - FIRST_LATE_US, expected_us)
+        return Window(self._reached_us - MAX_OVERLAP_US, expected_us)
+
+    def has(self, unit: int) -> bool:
+        """Whether all of `unit`'s samples are written."""
+        return self.written >= (unit + 1) * self._units.samples
+
+    def check(self, pcm: NDArray[Any], sample_rate: int | None) -> AudioPush:
+        """Raises MediaError; changes nothing."""
+        checked = check_pcm(pcm)
+        return AudioPush(checked, self.sample_rate if sample_rate is None else check_sample_rate(sample_rate))
+
+    def push(self, push: AudioPush) -> None:
+        """Take a checked push."""
+        expected_us, off_us = self._place(push)
+        skip = min(len(push.pcm), -min(off_us, 0) * push.sample_rate // SECOND_US)
+        self.dropped += skip
+        if skip == len(push.pcm):
+            self.active = True
+            end_us = expected_us + off_us + push.duration_us
+            self._reached_us = end_us if self._reached_us is None else max(self._reached_us, end_us)
+            return
+        if off_us > 0 or push.sample_rate != self.sample_rate or not self._continues or self._piece is None:
+            self._restart(expected_us + max(off_us, 0), push.sample_rate)
+            self._piece = Resampler(self.sample_rate, self._model_rate)
+        self.active = True
+        for start in range(skip, len(push.pcm), push.sample_rate):  # by the second: a push may hold an hour
+            mono, clipped = to_mono(push.pcm[start : start + push.sample_rate])
+            self.clipped += clipped
+            self._consumed += len(mono)
+            self._write(self._piece.feed(mono))
+        self._reached_us = self._clock_us
+
+    def skip(self, push: AudioPush) -> None:
+        """Let the time of a checked push pass without its sound, and count all of it as dropped."""
+        expected_us, off_us = self._place(push)
+        self.dropped += len(push.pcm)
+        if off_us > 0 or push.sample_rate != self.sample_rate or not self._continues or self._piece is not None:
+            self._restart(expected_us + max(off_us, 0), push.sample_rate)
+        self.active = True
+        start_us = self._clock_us
+        self._consumed += len(push.pcm)
+        self._reached_us = self._clock_us
+        self.voids.add(start_us, self._reached_us)
+        self.written = max(self.written, self._reached_us * self._model_rate // SECOND_US)
+
+    def fill(self, units: int) -> None:
+        """Everything before unit `units` that is not there is silence."""
+        end = units * self._units.samples
+        if self.written < end:
+            self.end_piece()
+            self._start, self._consumed = max(self.written, end), 0
+            self.written = self._start
+
+    def end_piece(self) -> None:
+        """Write what the resampler still holds."""
+        if self._piece is not None:
+            self._write(self._piece.finish())
+            self._piece = None
+            self._start, self._consumed = self.written, 0
+
+    @property
+    def _clock_us(self) -> int:
+        """Media time at the end of what is written or still in the resampler."""
+        return self._start * SECOND_US // self._model_rate + self._consumed * SECOND_US // self.sample_rate
+
+    @property
+    def _continues(self) -> bool:
+        return self.active and self._reached_us is not None and (self._piece is not None or self._consumed > 0)
+
+    def _place(self, push: AudioPush) -> tuple[int, int]:
+        """Where the push is expected, and how far from there it goes, in microseconds."""
+        self.pushed += len(push.pcm)
+        self.pushed_us += push.duration_us
+        expected_us = self.expected_us
+        off_us = 0 if push.at_us is None else push.at_us - expected_us
+        if self._continues and abs(off_us) <= JITTER_US:
+            off_us = 0
+        if self._reached_us is not None and off_us > self._max_fill_us:
+            self.voids.add(expected_us, expected_us + off_us)
+        return expected_us, off_us
+
+    def _restart(self, at_us: int, sample_rate: int) -> None:
+        self.end_piece()
+        self._start, self._consumed = max(self.written, round(at_us * self._model_rate / SECOND_US)), 0
+        self.written = self._start
+        self.sample_rate = sample_rate
+
+    def _write(self, samples: Pcm) -> None:
+        self._units.write_audio(self.written, samples)
+        self.written += len(samples)
+
 
 def check_pcm(pcm: NDArray[Any]) -> NDArray[Any]:
     """`pcm` [n] or [n, channels] as [n, channels], without a copy.
 
     Raises:
-        MediaError: not an array, neither int16 nor float32, another shape, no samples, NaN or infinity.
+        MediaError: not an array, a dtype without one meaning, another shape, no samples, NaN or infinity, or floats
+            that are integers in disguise.
     """
-    if not isinstance(pcm, np.ndarray) or pcm.dtype not in (np.int16, np.float32):
+    if not isinstance(pcm, np.ndarray) or pcm.dtype not in _SCALES:
         kind = pcm.dtype if isinstance(pcm, np.ndarray) else type(pcm).__name__
-        raise MediaError(f"audio is {kind}", hint="push numpy int16, or float32 in [-1, 1]: pcm.astype(np.float32)")
+        raise MediaError(
+            f"audio is {kind}", hint=f"push a numpy array of {', '.join(map(str, _SCALES))}; see push_audio"
+        )
     if pcm.ndim not in (1, 2) or (pcm.ndim == 2 and pcm.shape[1] not in range(1, MAX_CHANNELS + 1)):
         raise MediaError(
             f"audio has shape {list(pcm.shape)}",
@@ -32,38 +196,52 @@ def check_pcm(pcm: NDArray[Any]) -> NDArray[Any]:
         )
     if len(pcm) == 0:
         raise MediaError("audio has no samples", hint="push at least one sample, or nothing")
-    if pcm.dtype == np.float32 and not np.isfinite(pcm).all():
-        raise MediaError(
-            f"audio has NaN or infinity at sample {int(np.argwhere(~np.isfinite(pcm))[0][0])} of {len(pcm)}",
-            hint="check the capture; replace such samples with np.nan_to_num(pcm) if they must be kept",
-        )
+    if pcm.dtype.kind == "f":
+        _check_floats(pcm)
     return pcm if pcm.ndim == 2 else pcm[:, None]
 
 
-def check_rate(rate: int) -> int:
-    """Raises MediaError unless `rate` is a whole number of Hz in MIN_RATE .. MAX_RATE."""
-    whole = isinstance(rate, int | float | np.number) and not isinstance(rate, bool) and rate == rate // 1
-    if not whole or not MIN_RATE <= rate <= MAX_RATE:
-        raise MediaError(f"audio rate is {rate!r}", hint=f"pass whole Hz from {MIN_RATE} to {MAX_RATE}")
-    return int(rate)
+def check_sample_rate(sample_rate: int) -> int:
+    """Raises MediaError unless `sample_rate` is a whole number of Hz in MIN_RATE .. MAX_RATE."""
+    number = isinstance(sample_rate, int | float | np.number) and not isinstance(sample_rate, bool)
+    if not number or not MIN_RATE <= sample_rate <= MAX_RATE or sample_rate != sample_rate // 1:
+        raise MediaError(
+            f"audio sample rate is {sample_rate!r:.40}", hint=f"pass whole Hz from {MIN_RATE} to {MAX_RATE}"
+        )
+    return int(sample_rate)
 
 
 def to_mono(pcm: NDArray[Any]) -> tuple[Pcm, int]:
-    """Average the channels of `pcm` int16 or float32 [n, channels].
+    """Average the channels of `pcm` [n, channels] of any dtype that `check_pcm` lets through.
 
     Returns float32 [n] in [-1, 1], and how many samples had to be clipped to that range. Sample by sample, so that
     the result does not depend on how the audio was cut.
     """
-    channels = pcm.shape[1]
+    channels, zero = pcm.shape[1], 128 if pcm.dtype == np.uint8 else 0
     mono: Pcm = pcm[:, 0].astype(np.float32)
     for channel in range(1, channels):
-        mono += pcm[:, channel]
-    mono *= np.float32(1 / ((32_768 if pcm.dtype == np.int16 else 1) * channels))
+        mono += pcm[:, channel].astype(np.float32, copy=False)
+    mono -= np.float32(zero * channels)
+    mono *= np.float32(1 / (_SCALES[pcm.dtype] * channels))
     clipped = 0
     if max(mono.max(), -mono.min()) > 1:
         clipped = int(np.count_nonzero(np.abs(mono) > 1))
         np.clip(mono, -1, 1, out=mono)
     return mono, clipped
+
+
+def _check_floats(pcm: NDArray[Any]) -> None:
+    largest = float(np.abs(pcm).max())
+    if not isfinite(largest):
+        raise MediaError(
+            f"audio has NaN or infinity at sample {int(np.argwhere(~np.isfinite(pcm))[0][0])} of {len(pcm)}",
+            hint="check the capture; replace such samples with np.nan_to_num(pcm) if they must be kept",
+        )
+    if largest >= _INTEGERS_FROM:
+        raise MediaError(
+            f"audio is {pcm.dtype} with values up to {largest:g}, and full scale is 1",
+            hint="push integer samples with their own dtype, or divide 16-bit samples by 32768",
+        )
 
 
 class Resampler:
@@ -108,116 +286,3 @@ class Resampler:
     @staticmethod
     def _clipped(out: Pcm) -> Pcm:
         return np.clip(out, -1, 1, out=out)  # a band-limited step overshoots
-
-
-@dataclass(frozen=True)
-class AudioPush:
-    """A checked push. pcm: [n, channels]. at_us: media time of its first sample, None for right after the last."""
-
-    pcm: NDArray[Any]
-    sample_rate: int
-    at_us: int | None = None
-
-
-class AudioTrack:
-    """Writes pushed audio into the open units.
-
-    active: pushed, or expected, and not given up. reached_us: media time of the end of the last push, dropped or not.
-    """
-
-    def __init__(self, units: OpenUnits, sample_rate: int, *, active: bool) -> None:
-        self.active = active
-        self.rate = sample_rate
-        self.written = 0  # samples in the units since unit 0
-        self.dropped = self.clipped = 0
-        self._units, self._sample_rate = units, sample_rate
-        self._start = 0  # media sample at which the current continuous piece began
-        self._piece: Resampler | None = None
-        self._heard_us: int | None = None
-
-    @property
-    def reached_us(self) -> int:
-        return self._heard_us or 0
-
-    @property
-    def expected_us(self) -> int:
-        """Where a push without a timestamp goes: after the last one, or at the current unit on a comeback."""
-        return self._clock_us if self._continues else max(self._clock_us, self._units.first * UNIT_US)
-
-    def has(self, unit: int) -> bool:
-        """All of `unit`'s samples are written."""
-        return self.written >= (unit + 1) * self._units.samples
-
-    def check(self, pcm: NDArray[Any], rate: int | None) -> AudioPush:
-        """Raises MediaError; changes nothing."""
-        return AudioPush(check_pcm(pcm), self.rate if rate is None else check_rate(rate))
-
-    def check_time(self, clock: MediaClock, actual_us: int) -> None:
-        """Raises TimestampError; changes nothing."""
-        expected_us = self.expected_us
-        earliest = expected_us - clock.max_gap_us if self._heard_us is None else self._heard_us - MAX_OVERLAP_US
-        clock.check("audio", actual_us, earliest, expected_us)
-
-    def push(self, push: AudioPush) -> None:
-        """Take a checked push."""
-        expected_us = self.expected_us
-        off_us = 0 if push.at_us is None else push.at_us - expected_us
-        if self._continues and abs(off_us) <= JITTER_US:
-            off_us = 0
-        continues, self.active = self._continues, True
-        skip = min(len(push.pcm), -min(off_us, 0) * push.sample_rate // SECOND_US)
-        self.dropped += skip
-        if skip == len(push.pcm):
-            end_us = expected_us + off_us + len(push.pcm) * SECOND_US // push.sample_rate
-            self._heard_us = end_us if self._heard_us is None else max(self._heard_us, end_us)
-            return
-        if push.sample_rate != self.rate or not continues:
-            self._restart(expected_us)
-            self.rate = push.sample_rate
-        self._feed_silence(max(off_us, 0) * push.sample_rate // SECOND_US)
-        for start in range(skip, len(push.pcm), push.sample_rate):  # by the second: a push may hold an hour
-            mono, clipped = to_mono(push.pcm[start : start + push.sample_rate])
-            self.clipped += clipped
-            self._feed(mono)
-        self._heard_us = self._clock_us
-
-    def fill(self, units: int) -> None:
-        """Everything before unit `units` that is not there is silence."""
-        end = units * self._units.samples
-        if self.written < end:
-            self.end_piece()
-            self.written = self._start = max(self.written, end)
-
-    def end_piece(self) -> None:
-        """Write what the resampler still holds."""
-        if self._piece is not None:
-            self._write(self._piece.finish())
-            self._piece, self._start = None, self.written
-
-    @property
-    def _clock_us(self) -> int:
-        """Media time at the end of what is written or still in the resampler."""
-        piece = self._piece
-        consumed_us = piece.consumed * SECOND_US // piece.rate if piece else 0
-        return self._start * SECOND_US // self._sample_rate + consumed_us
-
-    @property
-    def _continues(self) -> bool:
-        return self.active and self._piece is not None
-
-    def _restart(self, at_us: int) -> None:
-        self.end_piece()
-        self.written = self._start = max(self.written, round(at_us * self._sample_rate / SECOND_US))
-
-    def _feed_silence(self, samples: int) -> None:
-        for start in range(0, samples, self.rate):
-            self._feed(np.zeros(min(self.rate, samples - start), np.float32))
-
-    def _feed(self, mono: Pcm) -> None:
-        if self._piece is None:
-            self._piece = Resampler(self.rate, self._sample_rate)
-        self._write(self._piece.feed(mono))
-
-    def _write(self, samples: Pcm) -> None:
-        self._units.write_audio(self.written, samples)
-        self.written += len(samples)

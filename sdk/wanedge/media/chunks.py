@@ -20,11 +20,13 @@ class AudioChunk:
 
 @dataclass(frozen=True)
 class VideoChunk:
-    """frames: uint8 RGB [n, H, W, 3]. fps: nominal frames a second. timestamp: seconds of the first frame."""
+    """frames: uint8 [n, H, W, 3] RGB, or as `pixel_format` says (see `MediaAssembler.push_video`).
+    fps: nominal frames a second. timestamp: seconds of the first frame, None if unknown."""
 
     frames: NDArray[np.uint8]
     fps: float
     timestamp: float | None
+    pixel_format: str = "rgb"
 
 
 MediaChunk = AudioChunk | VideoChunk

@@ -136,13 +136,14 @@ class Session:
         *,
         sample_rate: int | None = None,
         fps: float | None = None,
+        pixel_format: str = "rgb",
         timeout: float = 0.0,
     ) -> None:
         """Take media of any length, rate and size.
 
         Args:
-            audio: int16 or float32, [n] or [n, channels].
-            video: uint8 RGB, [H, W, 3] or [n, H, W, 3].
+            audio: int16, int32, uint8, float32 or float64, [n] or [n, channels]; see `MediaAssembler.push_audio`.
+            video: uint8, RGB [H, W, 3] or [n, H, W, 3], or as pixel_format says; see `MediaAssembler.push_video`.
             text: typed words.
             timestamp: seconds on the caller's media clock of the first sample and frame; None: right after the last.
             sample_rate: Hz; default the model's. fps: frames a second; default 25.
@@ -171,7 +172,9 @@ class Session:
                     f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
                     hint="wait for them, or put long background into the world text",
                 )
-            self._assembler.push(audio, video, text, timestamp, sample_rate=sample_rate, fps=fps)
+            self._assembler.push(
+                audio, video, text, timestamp, sample_rate=sample_rate, fps=fps, pixel_format=pixel_format
+            )
             self._inputs.came(audio, video, perf_counter())
             exchange.put(self._assembler.take())
 
@@ -242,7 +245,13 @@ class Session:
         if isinstance(chunk, AudioChunk):
             self.push(audio=chunk.pcm, sample_rate=chunk.sample_rate, timestamp=chunk.timestamp, timeout=timeout)
         else:
-            self.push(video=chunk.frames, fps=chunk.fps, timestamp=chunk.timestamp, timeout=timeout)
+            self.push(
+                video=chunk.frames,
+                fps=chunk.fps,
+                timestamp=chunk.timestamp,
+                pixel_format=chunk.pixel_format,
+                timeout=timeout,
+            )
 
     def units(self) -> UnitIterator:
         """Units as they come, for `async for`; ends when the session ends or is closed."""
@@ -335,7 +344,7 @@ class Session:
                 dropped_audio_samples=stats.dropped_samples,
                 dropped_frames=stats.dropped_frames,
                 clipped_samples=stats.clipped_samples,
-                resyncs=0,
+                resyncs=stats.resyncs,
                 since_sound_ms=self._inputs.since_sound_ms(now),
                 since_picture_ms=self._inputs.since_picture_ms(now),
                 played_units=self._played,
@@ -391,7 +400,9 @@ class Session:
 
     def _new_assembler(self) -> MediaAssembler:
         # Waiting for both from the start costs a stream of one kind the assembler's patience, once.
-        return MediaAssembler(self.config, expect=("audio", "video"))
+        # A hole that is longer than what may wait is left out: answering its silence would only make the session late.
+        max_fill_ms = self._exchange.limits.waiting * UNIT_MS
+        return MediaAssembler(self.config, expect=("audio", "video"), max_fill_ms=max_fill_ms)
 
     def _refuse(self, audio: Array | None, video: Array | None, sample_rate: int | None, fps: float | None) -> None:
         """Count a push that finds no room. Raises SessionFull."""
