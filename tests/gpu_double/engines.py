@@ -26,15 +26,29 @@ BINDINGS = 64  # per session: an address or shape more, and the least recent one
 
 Profile = Mapping[str, tuple[int, int, int]]  # dynamic axis -> smallest, best, largest
 
-_ELEMENTS = {  # TensorProto.DataType -> TensorRT's name, bytes, what ONNX Runtime's binding takes
-    1: ("FLOAT", 4, np.float32),
-    10: ("HALF", 2, np.float16),
-    16: ("BF16", 2, 16),
-    7: ("INT64", 8, np.int64),
-    6: ("INT32", 4, np.int32),
-    3: ("INT8", 1, np.int8),
-    2: ("UINT8", 1, np.uint8),
-    9: ("BOOL", 1, np.bool_),
+
+class Element(NamedTuple):
+    """A type of elements. code: TensorProto.DataType. numpy: what ONNX Runtime's binding takes for it."""
+
+    code: int
+    trt: str
+    ort: str
+    nbytes: int
+    numpy: Any
+
+
+elements: dict[int, Element] = {
+    e.code: e
+    for e in (
+        Element(1, "FLOAT", "tensor(float)", 4, np.float32),
+        Element(10, "HALF", "tensor(float16)", 2, np.float16),
+        Element(16, "BF16", "tensor(bfloat16)", 2, 16),
+        Element(7, "INT64", "tensor(int64)", 8, np.int64),
+        Element(6, "INT32", "tensor(int32)", 4, np.int32),
+        Element(3, "INT8", "tensor(int8)", 1, np.int8),
+        Element(2, "UINT8", "tensor(uint8)", 1, np.uint8),
+        Element(9, "BOOL", "tensor(bool)", 1, np.bool_),
+    )
 }
 
 
@@ -49,7 +63,7 @@ class Options:
 
 
 class Tensor(NamedTuple):
-    """An input or output. shape: sizes, and names of dynamic axes. element: see _ELEMENTS."""
+    """An input or output. shape: sizes, and names of dynamic axes. element: its code, see `elements`."""
 
     name: str
     mode: Literal["input", "output"]
@@ -58,14 +72,14 @@ class Tensor(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        return _ELEMENTS[self.element][0]
+        return elements[self.element].trt
 
     def concrete(self, dims: Mapping[str, int]) -> tuple[int, ...]:
         """KeyError for an axis without a size."""
         return tuple(axis if isinstance(axis, int) else dims[axis] for axis in self.shape)
 
     def nbytes(self, shape: Sequence[int]) -> int:
-        return int(np.prod(shape, dtype=np.int64)) * _ELEMENTS[self.element][1]
+        return int(np.prod(shape, dtype=np.int64)) * elements[self.element].nbytes
 
 
 class Engine(NamedTuple):
@@ -147,7 +161,7 @@ class Program:
             binding = self._session.io_binding()
             for tensor, shape, memory in bound:
                 bind = binding.bind_input if tensor.mode == "input" else binding.bind_output
-                bind(tensor.name, "cpu", 0, _ELEMENTS[tensor.element][2], shape, memory.ctypes.data)
+                bind(tensor.name, "cpu", 0, elements[tensor.element].numpy, shape, memory.ctypes.data)
         self._bindings[key] = binding
         if len(self._bindings) > BINDINGS:
             self._bindings.popitem(last=False)
@@ -155,7 +169,7 @@ class Program:
 
 
 _programs: dict[tuple[str, Options], Program] = {}
-_real_session = onnxruntime.InferenceSession  # `ort` may stand in front of it while the double is installed
+real_session = onnxruntime.InferenceSession  # `ort` may stand in front of it while the double is installed
 
 
 def load_program(model: bytes | Path, options: Options) -> Program:
@@ -164,7 +178,7 @@ def load_program(model: bytes | Path, options: Options) -> Program:
     key = (hashlib.sha256(content).hexdigest(), options)
     if key not in _programs:
         _programs[key] = Program(
-            _real_session(
+            real_session(
                 model if isinstance(model, bytes) else str(model),
                 _session_options(options),
                 providers=["CPUExecutionProvider"],
@@ -187,7 +201,7 @@ def _session_options(options: Options) -> Any:
 
 def _tensor(value: Any, mode: Literal["input", "output"]) -> Tensor:
     kind = value.type.tensor_type
-    if kind.elem_type not in _ELEMENTS:
+    if kind.elem_type not in elements:
         raise ValueError(f"{value.name} has element type {kind.elem_type}, which the double does not know")
     axes = tuple(axis.dim_param or axis.dim_value for axis in kind.shape.dim)
     return Tensor(value.name, mode, kind.elem_type, axes)

@@ -4,6 +4,7 @@ Nothing here has a vendor's names or signatures; `cuda_core`, `bindings`, `tenso
 counts, may be told to fail or to hang, and asks whether a context is current in its thread.
 """
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,15 +139,14 @@ class Gpu:
 
     def misuse(self, rule: str, detail: str, code: str | None = None) -> NoReturn:
         """Report a broken rule. Raises CudaFailure where CUDA itself reports it with `code`, else Misuse."""
-        found = self.report(rule, detail)
+        self.report(rule, detail)
         if code is not None:
-            raise CudaFailure(code, detail) from found
-        raise found
+            raise CudaFailure(code, detail)
+        raise Misuse(rule, detail)
 
-    def report(self, rule: str, detail: str) -> Misuse:
-        found = Misuse(rule, detail)
-        self.misuses.append(found)
-        return found
+    def report(self, rule: str, detail: str) -> None:
+        """Keep it, without the frames that an exception would keep alive with it."""
+        self.misuses.append(Misuse(rule, detail, "".join(traceback.format_stack(limit=12)[:-1])))
 
     # --- calls ------------------------------------------------------------------------------------------------------
 

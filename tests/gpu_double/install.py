@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from tests.gpu_double import bindings, cuda_core, tensorrt
+from tests.gpu_double import bindings, cuda_core, ort, tensorrt
 from tests.gpu_double.engines import Options
 from tests.gpu_double.gpu import Gpu, _active
 from tests.gpu_double.rules import Misuse
@@ -78,7 +78,9 @@ def finish(gpu: Gpu, *, leaks: bool = True) -> None:
     if gpu.left or gpu.captures:
         gc.collect()  # what a cycle keeps is garbage, not left
     if gpu.misuses:
-        raise gpu.misuses[0]
+        first = gpu.misuses[0]
+        first.add_note(f"{len(gpu.misuses)} in all; the first was here:\n{first.where}")
+        raise first
     if gpu.captures:
         raise Misuse("end.context", f"{len(gpu.captures)} captures are open")
     if gpu.lost is not None:
@@ -113,6 +115,7 @@ def _modules() -> dict[str, ModuleType]:
         "cuda.bindings": both,
         "cuda.bindings.driver": driver,
         "cuda.bindings.runtime": runtime,
+        "onnxruntime": ort.make_module(),
         "tensorrt": tensorrt.make_module("tensorrt"),
         "tensorrt_rtx": tensorrt.make_module("tensorrt_rtx"),
     }

@@ -18,13 +18,14 @@ class Rule(NamedTuple):
 class Misuse(AssertionError):
     """A rule was broken. `Gpu.misuses` keeps every one, so that no `except Exception` can hide it.
 
-    rule: the key in RULES.
+    rule: the key in RULES. where: the calls that led to it.
     """
 
-    def __init__(self, rule: str, detail: str) -> None:
+    def __init__(self, rule: str, detail: str, where: str = "") -> None:
         super().__init__(f"[{rule}] {detail} ({RULES[rule].text}; {RULES[rule].source})")
         self.rule = rule
         self.detail = detail
+        self.where = where
 
 
 _GUIDE = "CUDA C++ Programming Guide"

@@ -4,7 +4,6 @@
 # ruff: noqa: PT012
 
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,27 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gpu_double import CudaFailure, Gpu, Misuse, installed
+from tests.gpu_double.conftest import broken, on_device, pinned
 from tests.gpu_double.cuda_core import Buffer, CUDAError, Device, LegacyPinnedMemoryResource, Stream
-
-
-@pytest.fixture
-def gpu() -> Iterator[Gpu]:
-    """Installed, with a context in this thread; at the end every broken rule raises that the test did not take."""
-    with installed(seed=0) as found:
-        Device(0).set_current()
-        yield found
-
-
-def pinned(size: int) -> tuple[Buffer, Any]:
-    buffer = LegacyPinnedMemoryResource().allocate(size)
-    return buffer, np.from_dlpack(buffer).view(np.uint8)
-
-
-def broken(gpu: Gpu) -> list[str]:
-    """The rules that were broken; takes them."""
-    found = [misuse.rule for misuse in gpu.misuses]
-    gpu.misuses.clear()
-    return found
 
 
 def test_a_copy_there_and_back_arrives_only_when_the_host_waits(gpu: Gpu) -> None:
@@ -198,13 +178,6 @@ def test_readers_do_not_race_with_each_other(gpu: Gpu) -> None:
     for stream in streams:
         stream.sync()
     assert broken(gpu) == []
-
-
-def on_device(program: Callable[[Gpu], Any], **options: Any) -> Any:
-    """What `program` returns; its objects are gone when the double looks what is left."""
-    with installed(**options) as gpu:
-        Device(0).set_current()
-        return program(gpu)
 
 
 def race(seed: int, *, with_event: bool) -> bytes:
