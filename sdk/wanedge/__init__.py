@@ -2,7 +2,7 @@
 
     from wanedge import Bundle, Session
 
-    with Session.open("kiosk.wanedge", world="A bright lobby. The guide is friendly.") as session:
+    with Session.open("kiosk.wanedge", world="A bright lobby. The agent is friendly.") as session:
         session.push(audio=pcm, video=frame)
         for unit in session.pull(timeout=0.2):
             play(unit.audio)

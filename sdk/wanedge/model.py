@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from wanedge.bundle import Bundle, Variant
+from wanedge.bundle import Bundle
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
-from wanedge.verdicts import default_variant
+from wanedge.variants import choose_variant
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Executable, RuntimeOptions
 
@@ -56,13 +56,13 @@ class Model:
     ) -> Self:
         """Verify and load the graphs that streaming needs. Raises WanEdgeError; see `Session.open`.
 
-        variant: by default an 8-bit one that passed its validation, else the float one (verdicts.py).
+        variant: by default an 8-bit one that passed its validation, else the float one (variants.py).
         """
         bundle = source if isinstance(source, Bundle) else Bundle.open(Path(source))
         manifest = bundle.manifest
         engine = open_runtime(runtime, options)
         provider = engine.options.provider
-        chosen = _variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
+        chosen = choose_variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
         on_device = provider != "cpu" or engine.name != "onnxruntime"
         # On a device all graphs share one runtime and its memory.
         single = engine if on_device else open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
@@ -79,19 +79,3 @@ class Model:
             variant=chosen.name,
             runtime=f"{engine.name} ({provider})",
         )
-
-
-def _variant(bundle: Bundle, name: str | None, runtime: str, provider: str, options: RuntimeOptions) -> Variant:
-    """The variant to load; of engines, the one that preflight finds to belong on this machine."""
-    if runtime == "onnxruntime":
-        return bundle.variant(name) if name else default_variant(bundle, runtime, provider)
-    from wanedge_runtimes.doctor import collect, machine_of
-    from wanedge_runtimes.tensorrt.preflight import Candidate, choose
-
-    candidates = [
-        Candidate(v.name, v.target, v.precision, v.engines)
-        for v in bundle.manifest.variants
-        if v.engines and v.runtime == runtime and name in (None, v.name)
-    ]
-    machine = machine_of(collect())
-    return bundle.variant(choose(candidates, machine, device=options.device, bundle=str(bundle.origin)).variant)

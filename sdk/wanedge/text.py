@@ -26,7 +26,7 @@ class Tokenizer:
             self._tokenizer = HfTokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every kind of unreadable file
             raise GraphError(f"{path.name} is not a tokenizer file ({error})", hint=hint) from error
-        self._tokenizer.encode_special_tokens = True  # a visitor must not be able to type control tokens
+        self._tokenizer.encode_special_tokens = True  # a user must not be able to type control tokens
         names = (PAD, WORLD, *config.text.states)
         special = {name: token for name in names if (token := self._tokenizer.token_to_id(name)) is not None}
         missing = [name for name in names if name not in special]

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class UserUnit:
-    """160 ms of the visitor.
+    """160 ms of the user.
 
     audio: float32 [samples] in [-1, 1] at the model's rate.
     frames: uint8 [4, H, W, 3] RGB at the model's size.
-    text: whatever the visitor typed since the last unit; tokenised and fed a few tokens a unit.
+    text: what the user typed since the last unit; tokenised and fed a few tokens a unit.
     """
 
     index: int

@@ -1,6 +1,6 @@
-"""Which variant runs by default: a quantized one once its validation has passed, and the float one until then.
+"""Verdicts: what validation said of a variant, kept in its bundle.
 
-`wanedge validate --record` leaves the verdict in the bundle as reports/<variant>.verdict.json:
+`wanedge validate --record` writes reports/<variant>.verdict.json:
 
     {"variant": "int8", "passed": true, "graphs_sha256": "..."}
 """
@@ -11,8 +11,6 @@ from pydantic import ValidationError
 
 from wanedge.bundle import Bundle, BundleError, Variant
 from wanedge_runtimes.strict import Strict
-
-FLOAT = "fp32"
 
 
 class Verdict(Strict):
@@ -52,19 +50,3 @@ def read_verdict(bundle: Bundle, variant: Variant) -> Verdict | None:
         ) from error
     same = (verdict.variant, verdict.graphs_sha256) == (variant.name, graphs_digest(bundle, variant))
     return verdict if same else None
-
-
-def default_variant(bundle: Bundle, runtime: str, provider: str) -> Variant:
-    """The variant to run when none is named.
-
-    On the CPU an 8-bit variant with a passed verdict comes first; a bundle that holds nothing but one variant runs
-    that. Otherwise the float one. Raises BundleError, listing what there is.
-    """
-    ours = [v for v in bundle.manifest.variants if (v.runtime, v.target, v.profile) == (runtime, "cpu", "portable")]
-    if provider == "cpu":
-        for variant in ours:
-            if variant.precision != FLOAT and (verdict := read_verdict(bundle, variant)) and verdict.passed:
-                return variant
-    if len(ours) == 1:
-        return ours[0]
-    return bundle.variant(runtime=runtime, target="cpu", precision=FLOAT, profile="portable")

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tests.configs import mini
 from wanedge.config import PRESETS, ModelConfig
-from wanedge.layout import Rope, UnitLayout, audio_encoder_ring, token_positions
+from wanedge.layout import UnitLayout
+from wanedge.ring import audio_encoder_ring
+from wanedge.rope import Rope, token_positions
 from wanedge_export.component import Component, Tensors
 from wanedge_export.model import ReferenceModel
 from wanedge_export.model.offline import encode_user_audio

@@ -30,7 +30,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_an_undamaged_bundle_verifies_file_by_file(bundle: Path) -> None:
     steps: list[tuple[int, int]] = []
-    report = verify(bundle, progress=lambda done, total: steps.append((done, total)))
+    report = verify(bundle, on_progress=lambda done, total: steps.append((done, total)))
     assert report.ok
     assert [check.path for check in report.files] == sorted(FILES)
     total = sum(map(len, FILES.values()))

@@ -78,7 +78,7 @@ def test_memory_is_left_out_where_the_system_does_not_tell() -> None:
     assert not [name for name in measures([sample(80.0, 60.0, 57.0)], None) if name.startswith("memory")]
 
 
-def test_the_made_up_visitor_depends_on_seed_and_unit_only() -> None:
+def test_the_synthetic_user_depends_on_seed_and_unit_only() -> None:
     one, same, other = synthetic_user(mini(), 5, 1), synthetic_user(mini(), 5, 1), synthetic_user(mini(), 5, 2)
     assert np.array_equal(one.audio, same.audio)
     assert np.array_equal(one.frames, same.frames)

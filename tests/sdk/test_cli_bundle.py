@@ -11,8 +11,9 @@ from tests.configs import mini
 from wanedge.bundle import Bundle, pack
 from wanedge.cli.app import build_app
 from wanedge.commands import format_bytes
-from wanedge.layout import UnitLayout, backbone_rings
+from wanedge.layout import UnitLayout
 from wanedge.model import STREAMING_COMPONENTS, Model
+from wanedge.ring import backbone_rings
 from wanedge_runtimes import doctor
 from wanedge_runtimes.doctor import Finding, Report
 from wanedge_runtimes.spec import itemsize
@@ -147,7 +148,7 @@ def test_the_doctor_prints_one_document() -> None:
 
 @pytest.mark.parametrize(("level", "code"), [("note", 0), ("warning", 0), ("error", 1)])
 def test_the_doctor_fails_only_where_nothing_runs(level: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = Finding(level=level, what="something is amiss", fix="pip install 'wanedge[cpu]'")
+    finding = Finding(level=level, what="something is amiss", hint="pip install 'wanedge[cpu]'")
     monkeypatch.setattr(doctor, "doctor", lambda: Report(facts=doctor.collect(), findings=(finding,)))
     result = wanedge("doctor")
     assert result.exit_code == code

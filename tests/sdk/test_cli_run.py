@@ -63,7 +63,7 @@ def count(path: Path) -> tuple[int, tuple[int, ...], int]:
     return len(frames), frames[0].shape[1:3], sum(len(c.pcm) for c in chunks if isinstance(c, AudioChunk))
 
 
-def test_the_reply_is_as_long_as_the_visitor(mini_bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+def test_the_reply_is_as_long_as_the_input(mini_bundle: Bundle, clip: Path, tmp_path: Path) -> None:
     reply = tmp_path / "reply.mp4"
     told = document(run(mini_bundle, clip, "-o", reply, "--json"))
     config = mini_bundle.model

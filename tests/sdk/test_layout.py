@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tests.configs import mini
 from wanedge.config import PRESETS
-from wanedge.layout import Ring, Rope, RopeTable, UnitLayout, backbone_rings
+from wanedge.layout import UnitLayout
+from wanedge.ring import Ring, backbone_rings
+from wanedge.rope import Rope, RopeTable
 
 rings = st.builds(Ring, prefill=st.integers(0, 9), slots=st.integers(1, 7), units=st.integers(1, 6))
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.media import user_units
 from wanedge.bundle import Bundle
-from wanedge.layout import backbone_rings
 from wanedge.model import Model
+from wanedge.ring import backbone_rings
 from wanedge.streaming import Streamer
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_export.model import ReferenceModel

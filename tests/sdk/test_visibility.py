@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.configs import mini
-from wanedge.layout import Ring, UnitLayout
+from wanedge.layout import UnitLayout
+from wanedge.ring import Ring
 from wanedge.streaming.visibility import RingInputs
 
 

@@ -11,7 +11,8 @@ from wanedge.streaming import Streamer
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.observe import observed
 from wanedge_calibration.recipe import Mode, Recipe
-from wanedge_calibration.search.trials import Bench, LayerTrial, OnProgress, layer_trials
+from wanedge_calibration.search.trials import Bench, LayerTrial, layer_trials
+from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.runtime import Call
 
 # Milder modes in turn: first float arithmetic on 8-bit weights, then float weights.
@@ -54,7 +55,7 @@ class Mixed:
 
 
 def search_mixed(
-    bench: Bench, budget_db: float, on_progress: OnProgress = lambda _d, _a: None, ray: str | None = None
+    bench: Bench, budget_db: float, on_progress: OnProgress = no_progress, ray: str | None = None
 ) -> Mixed:
     """Greedy search. budget_db: least signal over error of the output, free run, dB.
 

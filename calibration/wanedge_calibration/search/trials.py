@@ -1,6 +1,6 @@
 """Trials: the float model with some layers quantized, streamed in closed loop against the float model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,11 +15,11 @@ from wanedge_calibration.quantize import Source, quantized_graph
 from wanedge_calibration.recipe import Mode, Recipe
 from wanedge_calibration.validation.clip_runs import ONE_THREAD, run_clip
 from wanedge_calibration.validation.sensitivity import OutputError, output_error
+from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Executable
 
 Modes = Mapping[str, Mode]
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ def trial_bench(
         yield Bench(source, recipe, units, world, seed, reference, Path(folder))
 
 
-def layer_trials(
-    bench: Bench, on_progress: OnProgress = lambda _d, _a: None, ray: str | None = None
-) -> list[LayerTrial]:
+def layer_trials(bench: Bench, on_progress: OnProgress = no_progress, ray: str | None = None) -> list[LayerTrial]:
     """Every quantized layer of the streaming components, alone; the most harmful first.
 
     ray: address of a Ray cluster to spread the trials over; the numbers are the same.

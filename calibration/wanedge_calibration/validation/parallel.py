@@ -9,9 +9,7 @@ from typing import Any, TypeVar
 
 from wanedge_calibration.validation.clip_runs import ClipJob, run_job
 from wanedge_runtimes.errors import MissingExtra
-
-OnProgress = Callable[[int, int], None]
-"""Called with jobs done and jobs in all."""
+from wanedge_runtimes.progress import OnProgress
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -39,9 +37,7 @@ def run_jobs(jobs: list[ClipJob], processes: int, ray: str | None, on_progress: 
     return [run_job(job) for job in jobs]  # from their files
 
 
-def spread(
-    work: Callable[[Job], Result], jobs: Sequence[Job], address: str, on_progress: Callable[[int, int], None]
-) -> list[Result]:
+def spread(work: Callable[[Job], Result], jobs: Sequence[Job], address: str, on_progress: OnProgress) -> list[Result]:
     """work(job) for every job; results in the order of the jobs.
 
     address: "host:port", "auto", or "local" for a Ray of this machine's cores. work and jobs travel by pickle.

@@ -4,7 +4,7 @@ TeacherForcedRun-forced at a few units spread over the caches' filling, so that 
 trial needs more than those units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,11 +19,11 @@ from wanedge.streaming.streamer import Snapshot
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_calibration.graph.editing import layer_groups, replace_layers, write_graph
 from wanedge_calibration.validation.clip_runs import ClipRun, OutputRecorder, Outputs, Row, compared_units
+from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Executable, RuntimeOptions
 from wanedge_runtimes.spec import GraphSpec
 
-OnProgress = Callable[[int, int], None]
 POINTS = 6  # units at which errors are measured
 
 
@@ -98,7 +98,7 @@ def output_error(run: ClipRun, mode: str = "teacher") -> OutputError:
 
 
 def rank_components(
-    run: TeacherForcedRun, candidate: Model, on_progress: OnProgress = lambda _d, _a: None
+    run: TeacherForcedRun, candidate: Model, on_progress: OnProgress = no_progress
 ) -> list[dict[str, Any]]:
     """Components by the error that each causes alone; `without` is the error of all the others together.
 
@@ -119,7 +119,7 @@ def rank_layers(
     candidate: Model,
     component: str,
     graphs: tuple[ModelProto, ModelProto],
-    on_progress: OnProgress = lambda _d, _a: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[dict[str, Any]]:
     """Layers of one component likewise. graphs: of reference and candidate. The rest of the model is the reference's.
 

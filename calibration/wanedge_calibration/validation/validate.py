@@ -1,6 +1,6 @@
 """Validate: check that two bundles can be compared, compare their files and streams, and apply the gate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,7 @@ from wanedge_calibration.validation.gate import DEFAULTS, Gate
 from wanedge_calibration.validation.metrics import judged, summarize
 from wanedge_calibration.validation.parallel import run_jobs
 from wanedge_calibration.validation.static import Difference, StaticLayer, inspect_files
-
-OnProgress = Callable[[int, int], None]
-"""Called with clips done and clips in all."""
+from wanedge_runtimes.progress import OnProgress, no_progress
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def compare(
     processes: int = 1,
     ray: str | None = None,
     behaviour: tuple[Path, Path] | None = None,
-    on_progress: OnProgress = lambda _done, _all: None,
+    on_progress: OnProgress = no_progress,
 ) -> Compared:
     """Compare `variant` with `of` over `clips`; clips that were compared before are read from `folder`.
 

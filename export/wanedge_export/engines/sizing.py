@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from wanedge.config import ModelConfig
-from wanedge.layout import UnitLayout, backbone_rings
+from wanedge.layout import UnitLayout
+from wanedge.ring import backbone_rings
 from wanedge_export.engines.worker.compile import BuildError
 from wanedge_runtimes.spec import GraphSpec, itemsize
 

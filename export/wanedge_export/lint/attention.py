@@ -120,7 +120,7 @@ RULES = (
         "cache-circular",
         "error",
         TENSORRT,
-        "use mode linear with a capacity that is a multiple of the unit's slots, as wanedge.layout.Ring does",
+        "use mode linear with a capacity that is a multiple of the unit's slots, as wanedge.ring.Ring does",
         MEASURED,
         _circular,
     ),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wanedge.config import AudioConfig, BackboneConfig
-from wanedge.layout import Ring
+from wanedge.ring import Ring
 from wanedge_export.component import Tensors, initial_state
 from wanedge_export.model.causal import CausalConvNeXt, tail_state, with_tail
 from wanedge_export.model.transformer import RMSNorm, TransformerLayer, attention_inputs, cache_states

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from wanedge.config import ModelConfig
-from wanedge.layout import backbone_rings
+from wanedge.ring import backbone_rings
 from wanedge_export.component import Tensors, initial_state
 from wanedge_export.model.transformer import RMSNorm, TransformerLayer, attention_inputs, cache_states
 from wanedge_runtimes.spec import GraphSpec, TensorSpec

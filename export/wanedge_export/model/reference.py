@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wanedge.config import ModelConfig
-from wanedge.layout import audio_encoder_ring
+from wanedge.ring import audio_encoder_ring
 from wanedge_export.component import Component
 from wanedge_export.model.audio import AudioDecoder, AudioEncoder, AudioVaeEncoder
 from wanedge_export.model.backbone import Backbone

@@ -29,7 +29,8 @@ from samples.kiosk.data.speech.utterances import (
 )
 from samples.kiosk.training.loop import Losses
 from wanedge.config import ModelConfig
-from wanedge.layout import Rope, audio_encoder_ring, token_positions
+from wanedge.ring import audio_encoder_ring
+from wanedge.rope import Rope, token_positions
 from wanedge_export.model.audio import AudioEncoder
 
 UNITS: Final = 17

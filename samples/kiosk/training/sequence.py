@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wanedge.config import ModelConfig
-from wanedge.layout import Rope, UnitLayout, backbone_rings, token_positions
+from wanedge.layout import UnitLayout
+from wanedge.ring import backbone_rings
+from wanedge.rope import Rope, token_positions
 from wanedge_export.component import Tensors
 from wanedge_export.model.reference import ReferenceModel
 from wanedge_export.model.text import ROLES

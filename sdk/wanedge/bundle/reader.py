@@ -9,8 +9,9 @@ from wanedge.bundle.archive import extracted
 from wanedge.bundle.errors import BundleError, DamagedBundle
 from wanedge.bundle.manifest import Manifest, Variant
 from wanedge.bundle.source import Folder, changed, read_hashed, read_manifest, require_sizes
-from wanedge.bundle.verify import Progress, Report, verify
+from wanedge.bundle.verify import Report, verify
 from wanedge.config import ModelConfig
+from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.spec import GraphSpec, Profile
 
 
@@ -109,9 +110,9 @@ class Bundle:
         """The tokenizer's file."""
         return self.path(self.manifest.tokenizer)
 
-    def verify(self, progress: Progress | None = None) -> Report:
+    def verify(self, on_progress: OnProgress = no_progress) -> Report:
         """Check every byte of the files that this bundle loads; `verify(path)` checks an archive itself."""
-        return verify(self.root, progress=progress)
+        return verify(self.root, on_progress=on_progress)
 
     def _damaged(self, relative: str) -> BundleError:
         error = changed(self.origin, relative)

@@ -1,6 +1,5 @@
 """Check every byte of a bundle and say file by file what is wrong."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,9 +8,9 @@ from wanedge.bundle import paths
 from wanedge.bundle.errors import DamagedBundle, UnsafePath
 from wanedge.bundle.manifest import FileEntry
 from wanedge.bundle.source import Source, open_source, read_hashed, read_manifest
+from wanedge_runtimes.progress import OnProgress, no_progress
 
 Status = Literal["ok", "missing", "damaged", "unsafe"]
-Progress = Callable[[int, int], object]  # bytes done, bytes in all
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,14 @@ class Report:
         return tuple(check for check in self.files if check.status != "ok")
 
 
-def verify(path: Path, *, public_key: Path | None = None, progress: Progress | None = None) -> Report:
-    """Read the whole bundle (folder or archive, in place) and compare it with its manifest.
+def verify(path: Path, *, public_key: Path | None = None, on_progress: OnProgress = no_progress) -> Report:
+    """Read the whole bundle (folder or archive, in place) and compare it with its manifest. on_progress: in bytes.
 
     Raises BundleError only when the manifest itself cannot be trusted or read, or the archive is truncated.
     """
     with open_source(path) as source:
         manifest, _ = read_manifest(source, public_key)
-        meter = _Meter(manifest.total_bytes, progress)
+        meter = _Meter(manifest.total_bytes, on_progress)
         checks = tuple(_check(source, relative, entry, meter) for relative, entry in manifest.files.items())
         listed = {*manifest.files, *paths.CONTROL_FILES}
         return Report(path, checks, tuple(name for name in source.names() if name not in listed))
@@ -57,13 +56,12 @@ def verify(path: Path, *, public_key: Path | None = None, progress: Progress | N
 @dataclass
 class _Meter:
     total: int
-    report: Progress | None
+    on_progress: OnProgress
     done: int = 0
 
     def add(self, count: int) -> None:
         self.done += count
-        if self.report is not None:
-            self.report(self.done, self.total)
+        self.on_progress(self.done, self.total)
 
 
 def _check(source: Source, relative: str, entry: FileEntry, meter: _Meter) -> FileCheck:

@@ -6,8 +6,9 @@ from pathlib import Path
 from wanedge.bundle import BundleError, Made, Manifest, Variant
 from wanedge.commands import require_variant
 from wanedge.config import UNIT_MS, ModelConfig
-from wanedge.layout import UnitLayout, backbone_rings
+from wanedge.layout import UnitLayout
 from wanedge.model import STREAMING_COMPONENTS
+from wanedge.ring import backbone_rings
 from wanedge_runtimes.spec import GraphSpec, Profile, StateSpec, TensorSpec, Update, itemsize
 from wanedge_runtimes.strict import Strict
 

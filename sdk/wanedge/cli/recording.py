@@ -1,4 +1,4 @@
-"""What is written to the reply's file: the agent alone, or visitor and agent side by side."""
+"""What is written to the reply's file: the agent alone, or user and agent side by side."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class Recording:
         self._writer = Mp4Writer(path, FPS, (video.height, video.width), config.audio.sample_rate)
 
     def watch(self, chunks: Iterable[MediaChunk]) -> Iterable[MediaChunk]:
-        """The chunks as they are: the visitor is not recorded."""
+        """The chunks as they are: the user is not recorded."""
         return chunks
 
     def add(self, unit: AgentUnit) -> None:
@@ -42,7 +42,7 @@ class Recording:
 
 
 class SideBySide:
-    """Visitor on the left, agent on the right, both voices mixed.
+    """User on the left, agent on the right, both voices mixed.
 
     The answer to a unit appears one unit later, because no device can answer a unit before it has ended.
     """
@@ -52,9 +52,9 @@ class SideBySide:
         self._height = max(user.height, agent.height)
         self._writer = Mp4Writer(path, FPS, (self._height, user.width + agent.width), config.audio.sample_rate)
         self._config = config
-        self._seen: deque[UserUnit] = deque()  # visitor's units whose answer has not come yet
+        self._seen: deque[UserUnit] = deque()  # user's units whose answer has not come yet
         self._silence = np.zeros(config.audio.samples, dtype=np.float32)
-        self._visitor: Frames = np.zeros((FRAMES_PER_UNIT, user.height, user.width, 3), dtype=np.uint8)
+        self._shown_user: Frames = np.zeros((FRAMES_PER_UNIT, user.height, user.width, 3), dtype=np.uint8)
         self._agent: Frames = np.zeros((FRAMES_PER_UNIT, agent.height, agent.width, 3), dtype=np.uint8)
         self._voice = self._silence
 
@@ -64,7 +64,7 @@ class SideBySide:
 
     def add(self, unit: AgentUnit) -> None:
         user = self._seen.popleft()
-        self._visitor = user.frames
+        self._shown_user = user.frames
         self._write(user.audio)
         self._agent, self._voice = unit.frames, unit.audio
 
@@ -75,12 +75,12 @@ class SideBySide:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._visitor = self._visitor[-1:].repeat(FRAMES_PER_UNIT, axis=0)  # held while the last answer plays
+            self._shown_user = self._shown_user[-1:].repeat(FRAMES_PER_UNIT, axis=0)  # held while the last answer plays
             self._write(self._silence)
         self._writer.__exit__(kind, error, trace)
 
     def _write(self, heard: NDArray[np.float32]) -> None:
-        picture = np.concatenate([self._padded(self._visitor), self._padded(self._agent)], axis=2)
+        picture = np.concatenate([self._padded(self._shown_user), self._padded(self._agent)], axis=2)
         self._writer.write(picture, (heard + self._voice).clip(-1.0, 1.0))
 
     def _padded(self, frames: Frames) -> Frames:

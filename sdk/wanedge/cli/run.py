@@ -44,7 +44,9 @@ def run(
     pace: Annotated[
         Literal["realtime", "max"], typer.Option(help="Feed a file as fast as it plays, or as fast as possible.")
     ] = "max",
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the visitor into the MP4, too.")] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Show the user beside the agent in the MP4.")
+    ] = False,
     as_json: JsonOption = False,
     live: Annotated[
         bool, typer.Option("--live", help="Microphone and camera; the same as -.", rich_help_panel=_LIVE)
@@ -60,7 +62,7 @@ def run(
         bool, typer.Option("--no-play", help="Neither loudspeaker nor window; record with -o.", rich_help_panel=_LIVE)
     ] = False,
 ) -> None:
-    """Let a bundle answer a media file, or a visitor in front of microphone and camera.
+    """Let a bundle answer a media file, or a user in front of microphone and camera.
 
     Prints what the agent says and when, the response latency and the missed deadlines; writes the reply with -o.
     """

@@ -47,7 +47,7 @@ def _read(bundle: Path, key: Path | None) -> "Report":
     with progress("verifying", BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn()) as display:
         task = display.add_task("verifying", total=None)
         return verify_bundle(
-            bundle, public_key=key, progress=lambda done, total: display.update(task, completed=done, total=total)
+            bundle, public_key=key, on_progress=lambda done, total: display.update(task, completed=done, total=total)
         )
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanedge.config import ModelConfig
-from wanedge.layout import Rope, RopeTable, UnitLayout, backbone_rings, token_positions
+from wanedge.layout import UnitLayout
+from wanedge.ring import backbone_rings
+from wanedge.rope import Rope, RopeTable, token_positions
 from wanedge.streaming.visibility import RingInputs
 from wanedge_runtimes.runtime import Array, Call, Executable
 from wanedge_runtimes.workspace import UNIT, CallSequence, Tensor, Workspace

@@ -62,7 +62,7 @@ class Streamer:
             ("audio", (config.audio.samples,), np.float32),
             ("frames", (FRAMES_PER_UNIT, video.height, video.width, 3), np.uint8),
         )
-        self._typed: list[int] = []  # the visitor's text tokens that still wait for a slot
+        self._typed: list[int] = []  # the user's text tokens that still wait for a slot
         self._words = TextStream(model.tokenizer)
         self._next = 0
         self._interrupted = False

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanedge.config import FRAMES_PER_UNIT
-from wanedge.layout import RopeTable, audio_encoder_ring, token_positions
+from wanedge.ring import audio_encoder_ring
+from wanedge.rope import RopeTable, token_positions
 from wanedge.streaming.cache import BackboneCache, Block, GraphClock, KvSlice
 from wanedge.streaming.performer import Latents, MediaWriter
 from wanedge.streaming.sampling import Sampler

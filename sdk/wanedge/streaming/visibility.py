@@ -7,7 +7,8 @@ next only the columns of two units change, so that a unit costs a few assignment
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.layout import Ring, UnitLayout
+from wanedge.layout import UnitLayout
+from wanedge.ring import Ring
 
 
 class RingInputs:
