@@ -1,16 +1,25 @@
-"""What many tests share: one small bundle, exported once for a state of the sources."""
+"""What many tests share: one small bundle, exported once for a state of the sources.
+
+Nothing here imports torch before a test needs it: the tests of runtimes/ and sdk/ run in an environment without it, on
+a bundle that was exported elsewhere (WANEDGE_TEST_BUNDLE, or the one that is kept in out/tests).
+"""
+
+from __future__ import annotations
 
 import hashlib
+import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.configs import mini
 from wanedge.bundle import Bundle, verify
-from wanedge_export.bundling import export_bundle
-from wanedge_export.model import ReferenceModel
+
+if TYPE_CHECKING:
+    from wanedge_export.model import ReferenceModel
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,18 +36,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def mini_model() -> ReferenceModel:
     """The torch model that `mini_bundle` was exported from."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'wanedge[export]'")
+    from wanedge_export.model import ReferenceModel
+
     return ReferenceModel(mini(), seed=0)
 
 
 @pytest.fixture(scope="session")
-def mini_bundle(mini_model: ReferenceModel) -> Bundle:
+def mini_bundle(request: pytest.FixtureRequest) -> Bundle:
     """A real bundle of the mini configuration, both profiles. Read only: copy it before damaging it.
 
     Exporting takes most of a minute, so it is kept until a source file that takes part in it changes.
     """
+    if elsewhere := os.environ.get("WANEDGE_TEST_BUNDLE"):
+        return Bundle.open(Path(elsewhere))
     path = ROOT / "out" / "tests" / f"mini-{_sources_digest()}"
     if path.exists() and verify(path).ok:
         return Bundle.open(path)
+    mini_model = request.getfixturevalue("mini_model")
+    from wanedge_export.bundling import export_bundle
+
     # Another test run may have made it meanwhile; replacing it by an equal one is harmless.
     return export_bundle(
         mini_model, path, profiles=("portable", "decomposed"), note="seeded, for tests", overwrite=True

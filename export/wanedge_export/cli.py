@@ -27,7 +27,7 @@ _PRECISIONS: dict[str, tuple[Literal["fp32", "fp16"], ...]] = {
 }
 
 
-_MODULES = ("torch", "onnx", "onnxscript", "onnxruntime")
+_MODULES = ("torch", "onnx", "onnxscript", "onnxruntime", "tokenizers")
 
 
 def register(app: typer.Typer) -> None:

@@ -44,6 +44,7 @@ _EXTRAS = {
     "torch": "export",
     "onnxscript": "export",
     "onnx_ir": "export",
+    "tokenizers": "export",
     "onnx": "engines",
     "onnxruntime": "cpu",
     **dict.fromkeys(("yaml", "ml_dtypes", "scipy", "pystoi", "jinja2"), "calibration"),

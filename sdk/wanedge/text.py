@@ -1,46 +1,91 @@
 """Text in and out: the tokenizer, its special tokens, and words that come out a few tokens at a time."""
 
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer as HfTokenizer
 
+from wanedge.byte_bpe import ByteBpe, UnsupportedTokenizer
 from wanedge.config import ModelConfig
-from wanedge_runtimes.errors import GraphError, InputError
+from wanedge.extras import import_extra
+from wanedge_runtimes.errors import GraphError, InputError, WanEdgeError
 
 STOP = "<stop>"  # the state of an agent that was interrupted
 PAD = "<pad>"  # an empty text slot
 WORLD = "<world>"  # always the first slot of the prefill, so a mask row is never empty
 
 
-class Tokenizer:
-    """A `tokenizers` tokenizer with the model's special tokens resolved.
+class _Codec(Protocol):
+    """Text to ids and back; special tokens in a text are ordinary characters, and are left out of what is decoded."""
 
-    Raises GraphError when the file lacks a special token or has ids outside the model's vocabulary.
+    @property
+    def size(self) -> int: ...
+    def token_to_id(self, token: str) -> int | None: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
+
+
+class _LibraryCodec:
+    """A tokenizer of any kind, by the library `tokenizers`."""
+
+    def __init__(self, library: Any, path: Path) -> None:
+        self._tokenizer = library.Tokenizer.from_file(str(path))
+        self._tokenizer.encode_special_tokens = True  # a user must not be able to type control tokens
+
+    @property
+    def size(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    def token_to_id(self, token: str) -> int | None:
+        number: int | None = self._tokenizer.token_to_id(token)
+        return number
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+
+def _open_codec(path: Path) -> _Codec:
+    try:
+        return ByteBpe.from_file(path)
+    except UnsupportedTokenizer as error:
+        return _LibraryCodec(import_extra("tokenizers", "tokenizers", f"{path.name} ({error})"), path)
+
+
+class Tokenizer:
+    """A `tokenizer.json` with the model's special tokens resolved.
+
+    Raises GraphError when the file lacks a special token or has ids outside the model's vocabulary, MissingExtra when
+    it is no byte-level BPE and the library `tokenizers` is not installed.
     """
 
     def __init__(self, path: Path, config: ModelConfig) -> None:
         hint = "the tokenizer belongs to another model; export the bundle again"
         try:
-            self._tokenizer = HfTokenizer.from_file(str(path))
+            self._codec = _open_codec(path)
+        except WanEdgeError:
+            raise
         except Exception as error:  # the library raises bare Exception for every kind of unreadable file
             raise GraphError(f"{path.name} is not a tokenizer file ({error})", hint=hint) from error
-        self._tokenizer.encode_special_tokens = True  # a user must not be able to type control tokens
         names = (PAD, WORLD, *config.text.states)
-        special = {name: token for name in names if (token := self._tokenizer.token_to_id(name)) is not None}
+        special = {name: token for name in names if (token := self._codec.token_to_id(name)) is not None}
         missing = [name for name in names if name not in special]
         if missing:
             raise GraphError(f"{path.name} lacks the special tokens {missing}", hint=hint)
-        if self._tokenizer.get_vocab_size() > config.text.vocabulary:
+        if self._codec.size > config.text.vocabulary:
             raise GraphError(
-                f"{path.name} has {self._tokenizer.get_vocab_size()} tokens, the model {config.text.vocabulary}",
+                f"{path.name} has {self._codec.size} tokens, the model {config.text.vocabulary}",
                 hint=hint,
             )
         self.pad = special[PAD]
         self.world = special[WORLD]
         self.states = {special[name]: name for name in config.text.states}
-        size = self._tokenizer.get_vocab_size()
+        size = self._codec.size
         self.state_choices: NDArray[np.intp] = np.array(sorted(self.states), dtype=np.intp)
         self.text_choices: NDArray[np.intp] = np.array(
             [i for i in range(size) if i not in self.states and i != self.world], dtype=np.intp
@@ -60,8 +105,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; special tokens written in it are taken as ordinary characters."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._codec.encode(text)
 
     def encode_world(self, world: str, limit: int) -> list[int]:
         """`<world>` and the tokens of the world text. Raises InputError when they exceed `limit` slots."""
@@ -75,8 +119,7 @@ class Tokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids, special tokens left out."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+        return self._codec.decode(ids)
 
 
 class TextStream:

@@ -164,3 +164,10 @@ def test_a_bound_device_array_is_read_where_it_lies_and_a_host_array_is_copied()
         executable.prepare(state, {"S": 3}, {"x": on_device(shape=(1, 3, 8), data=(address + 4, True))})
     with pytest.raises(GraphError, match="no input or output 'z'"):
         executable.prepare(state, {"S": 3}, {"z": x})
+
+
+def test_this_numpy_writes_through_dlpack() -> None:
+    """Pinned memory is filled through np.from_dlpack, which gave read-only arrays before NumPy 2.1."""
+    shared = np.zeros(4, np.float32)
+    np.from_dlpack(shared)[:] = 7
+    assert shared.tolist() == [7, 7, 7, 7]

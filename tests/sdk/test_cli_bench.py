@@ -11,6 +11,8 @@ from tests.configs import mini
 from wanedge.benchmark import Sample, measures, synthetic_user
 from wanedge.bundle import Bundle
 from wanedge.cli.app import build_app
+
+pytest.importorskip("scipy", reason="reading results back needs scipy: pip install 'wanedge[calibration]'")
 from wanedge_calibration.results import Measure, Results
 from wanedge_calibration.statistics import bootstrap, percentile
 

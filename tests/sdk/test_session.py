@@ -126,6 +126,7 @@ print((resident() - before) // 4, sum(g.spec.state_bytes for g in model.graphs.v
 @pytest.mark.slow
 def test_sessions_share_the_weights_in_memory(tmp_path: Path) -> None:
     """A further session costs its state and buffers, not another copy of the weights."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'wanedge[export]'")
     from tests.configs import mini
     from wanedge.config import BackboneConfig
     from wanedge_export.bundling import export_bundle

@@ -1,11 +1,14 @@
 """The synchronous core on a real bundle: deterministic, causal, resumable, and equal on every runtime."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,8 +21,9 @@ from wanedge.model import Model
 from wanedge.ring import backbone_rings
 from wanedge.streaming import Streamer
 from wanedge.units import AgentUnit, UserUnit
-from wanedge_export.model import ReferenceModel
-from wanedge_export.torch_runtime import torch_model
+
+if TYPE_CHECKING:
+    from wanedge_export.model import ReferenceModel
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.snapshots import load_states, save_states
 
@@ -100,6 +104,8 @@ def test_torch_and_onnx_runtime_agree_for_300_units_and_the_error_does_not_grow(
     model: Model, mini_model: ReferenceModel
 ) -> None:
     """Each feeds its own state back. float32 sums differ in order, so about 1e-6; growth would show as a slope."""
+    from wanedge_export.torch_runtime import torch_model
+
     reference = Streamer(torch_model(mini_model, model.tokenizer), WORLD)
     streamer = Streamer(model, WORLD)
     wraps = min(300 // ring.units for ring in backbone_rings(model.config).values())
