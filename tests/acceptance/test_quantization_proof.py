@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from tests.bundles import FILES, contents
 from tests.media import user_units
 from wanedge.bundle import Bundle, BundleWriter, Contents
 from wanedge.config import FRAMES_PER_UNIT
+from wanedge.streaming import Streamer
+from wanedge.units import AgentUnit, UserUnit
 from wanedge_calibration.clips import find_clips, save_units
 from wanedge_calibration.graph.editing import read_graph
 from wanedge_calibration.graph.sites import weights
@@ -88,11 +91,27 @@ def test_a_size_ratio_counts_the_bytes_of_each_variants_files(tmp_path: Path) ->
     assert measured.size_ratio(bundle, "fp32", "fp32", "<= 0.32").passed is False
 
 
-def test_variants_are_timed_in_turns_and_without_the_warm_up(mini_bundle: Bundle) -> None:
-    units = list(user_units(mini_bundle.model, measured.WARM_UP + 3))
-    spent = measured.unit_times(mini_bundle, ["fp32", "fp32"], units, "", 1)
-    assert [len(one) for one in spent] == [3, 3]
-    assert min(map(min, spent)) > 0
+def test_variants_are_timed_in_turns_and_without_the_warm_up(
+    mini_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that only steps move: unit k takes k + 1 ms."""
+    steps: list[tuple[int, Streamer]] = []
+
+    class Watched(Streamer):
+        def step(self, user: UserUnit) -> AgentUnit:
+            steps.append((user.index, self))
+            return super().step(user)
+
+    monkeypatch.setattr(measured, "Streamer", Watched)
+    monkeypatch.setattr(measured, "perf_counter_ns", lambda: sum(index + 1 for index, _ in steps) * 1_000_000)
+    count = measured.WARM_UP + 3
+    spent = measured.unit_times(mini_bundle, ["fp32", "fp32"], list(user_units(mini_bundle.model, count)), "", 1)
+
+    assert spent == [[measured.WARM_UP + k for k in (1, 2, 3)]] * 2
+    assert [index for index, _ in steps] == [k for k in range(count) for _ in range(2)]
+    rounds = [(steps[2 * k][1], steps[2 * k + 1][1]) for k in range(count)]
+    assert all(first is not second for first, second in rounds)
+    assert all(one[0] is other[1] for one, other in pairwise(rounds)), "each is first in every second round"
 
 
 def test_a_shaken_model_is_the_same_one_with_every_matrix_moved_a_little(mini_bundle: Bundle, tmp_path: Path) -> None:
