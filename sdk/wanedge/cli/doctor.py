@@ -1,4 +1,4 @@
-"""`wanedge doctor`: what this machine has, and what should be mended."""
+"""`wanedge doctor`: report what this machine has, and what is missing."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what this machine has and what should be mended, with the command that mends it.
+    """Report what this machine has and what is missing, with the command that fixes it.
 
     Fails only when nothing can run here; missing options are notes.
     """
@@ -38,7 +38,7 @@ def _print(report: "Report") -> None:
     counts = {level: sum(f.level == level for f in report.findings) for level in ("error", "warning", "note")}
     summary = ", ".join(f"{n} {level}{'s' if n != 1 else ''}" for level, n in counts.items() if n)
     verdict = "This machine can run models" if report.ok else "No model can run here"
-    typer.echo(f"\n{verdict}; {summary or 'nothing to mend'}.")
+    typer.echo(f"\n{verdict}; {summary or 'nothing to fix'}.")
 
 
 def _facts(facts: "Facts") -> list[tuple[str, str]]:

@@ -11,14 +11,12 @@ if TYPE_CHECKING:
     from wanedge_runtimes.runtime import RuntimeOptions
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder or archive.")]
-RuntimeOption = Annotated[
-    str, typer.Option(help="What runs the graphs; auto takes a GPU where ONNX Runtime can use one.")
-]
+RuntimeOption = Annotated[str, typer.Option(help="Runtime of the graphs; auto uses a GPU where ONNX Runtime can.")]
 VariantOption = Annotated[
-    str | None, typer.Option(help="The bundle's variant, as `wanedge inspect` lists them; by default the best one.")
+    str | None, typer.Option(help="Variant of the bundle, see `wanedge inspect`; by default the best one.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads inside one operator; 0 lets the runtime choose.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="Threads of one operator; 0 lets the runtime choose.")]
 
 
 def runtime_options(runtime: str, threads: int) -> "RuntimeOptions":

@@ -49,20 +49,21 @@ def run(
     ] = False,
     as_json: JsonOption = False,
     live: Annotated[
-        bool, typer.Option("--live", help="Microphone and camera; the same as -.", rich_help_panel=_LIVE)
+        bool, typer.Option("--live", help="Use microphone and camera; the same as -.", rich_help_panel=_LIVE)
     ] = False,
     microphone: Annotated[
-        str | None, typer.Option(help="Part of its name; by default the system's.", rich_help_panel=_LIVE)
+        str | None, typer.Option(help="Part of the microphone's name; by default the system's.", rich_help_panel=_LIVE)
     ] = None,
-    camera: Annotated[int, typer.Option(min=0, help="Its number.", rich_help_panel=_LIVE)] = 0,
+    camera: Annotated[int, typer.Option(min=0, help="Number of the camera.", rich_help_panel=_LIVE)] = 0,
     seconds: Annotated[
         float | None, typer.Option(min=0.0, help="Stop after this time; by default at Ctrl-C.", rich_help_panel=_LIVE)
     ] = None,
     no_play: Annotated[
-        bool, typer.Option("--no-play", help="Neither loudspeaker nor window; record with -o.", rich_help_panel=_LIVE)
+        bool,
+        typer.Option("--no-play", help="Open neither loudspeaker nor window; record with -o.", rich_help_panel=_LIVE),
     ] = False,
 ) -> None:
-    """Let a bundle answer a media file, or a user in front of microphone and camera.
+    """Answer a media file, or a user in front of microphone and camera.
 
     Prints what the agent says and when, the response latency and the missed deadlines; writes the reply with -o.
     """

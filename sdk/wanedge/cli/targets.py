@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def targets(as_json: JsonOption = False) -> None:
-    """List the devices, and for each whether this machine can lint graphs, build engines and run them.
+    """List the devices that wanedge knows, and whether this machine can lint, build and run for each.
 
     Everything about a device comes from a table that cites its sources; --json shows them, and every reason.
     """

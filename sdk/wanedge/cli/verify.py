@@ -27,7 +27,7 @@ def verify(
 ) -> None:
     """Read a whole bundle, in place, and compare every file with the manifest's SHA-256.
 
-    Fails when a listed file is missing or changed. Files that are not listed are named; they are never loaded.
+    Fails when a listed file is missing or changed. Files that are not listed are reported; they are never loaded.
     """
     require_bundle(bundle)
     if key is not None:
