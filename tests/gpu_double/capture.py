@@ -79,7 +79,7 @@ def begin_capture(gpu: Gpu, stream: StreamState, mode: Mode) -> Capture:
 
 def end_capture(gpu: Gpu, stream: StreamState) -> "Captured":
     """The graph. Raises CudaFailure where the capture was invalidated or a stream was not joined to its origin."""
-    with gpu.call("end_capture"):
+    with gpu.call("end_capture", releases=True):
         capture = stream.capture
         if capture is None:
             raise CudaFailure("CUDA_ERROR_INVALID_VALUE", "the stream does not capture")

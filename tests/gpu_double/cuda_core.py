@@ -594,6 +594,7 @@ class Buffer:
                 CUDAWarning,
                 stacklevel=2,
             )
+            self._gpu.abandon(address)
         finally:
             order.drop()
 
@@ -737,7 +738,7 @@ class GraphBuilder:
 
     def __init__(self) -> None:
         raise NotImplementedError(
-            "directly creating a Graph object can be ambiguous. Please either "
+            "directly creating a GraphBuilder object can be ambiguous. Please either "
             "call Device.create_graph_builder() or stream.create_graph_builder()"
         )
 

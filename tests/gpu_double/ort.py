@@ -17,7 +17,6 @@ import onnxruntime as real
 from tests.gpu_double.engines import Program, Tensor, elements, real_session
 from tests.gpu_double.failures import CudaFailure
 from tests.gpu_double.gpu import Gpu, StreamState, Work, active
-from tests.gpu_double.memory import Region
 
 CUDA = "CUDAExecutionProvider"
 SKIP_GRAPH = -1  # gpu_graph_id of a run without capture or replay
@@ -199,7 +198,7 @@ class CudaSession:
             f"session with {next(iter(bound))}",
             run,
             inputs,
-            (*outputs, _serial(self)),
+            outputs,
             tuple(region for region in outputs if not any(region.overlaps(other) for other in inputs)),
         )
         gpu.count("enqueue", launched=launched)
@@ -440,19 +439,6 @@ def _entry(run_options: Any, key: str, default: str) -> str:
 
 def _fits(sizes: tuple[int, ...], shape: Sequence[Any]) -> bool:
     return len(sizes) == len(shape) and all(a == b or not isinstance(b, int) for a, b in zip(sizes, shape, strict=True))
-
-
-_serials: "weakref.WeakKeyDictionary[CudaSession, Region]" = weakref.WeakKeyDictionary()
-
-
-def _serial(session: CudaSession) -> Region:
-    """What two runs of a session share: its arena. A session's runs are work in one stream."""
-    from tests.gpu_double.memory import Allocation
-
-    if session not in _serials:
-        shared = Allocation(0, 1, "device", np.zeros(1, np.uint8), label="a session's arena", rule="ort.stream")
-        _serials[session] = Region(0, 1, shared)
-    return _serials[session]
 
 
 def make_module() -> ModuleType:

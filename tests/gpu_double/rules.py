@@ -69,7 +69,8 @@ RULES: dict[str, Rule] = {
     "order.race": Rule(
         "two pieces of work that touch the same bytes, one of them writing, are ordered by a stream, an event or the "
         "host",
-        f"{_GUIDE}, 'Streams' and 'Events': commands in different streams may run out of order or concurrently",
+        f"{_GUIDE}, 'Streams' and 'Events': commands in different streams may run out of order or concurrently. "
+        "ONNX Runtime without user_compute_stream has a stream of its own (IOBinding.synchronize_inputs)",
     ),
     "order.random": Rule("unordered work runs in a random order, repeatable by its seed", _OURS),
     "order.execution": Rule("the work that was queued can be executed", f"{_DRIVER}, CUDA_ERROR_LAUNCH_FAILED"),
@@ -150,10 +151,6 @@ RULES: dict[str, Rule] = {
         "with enable_cuda_graph every input and output lies on the device at the addresses of the first run of its "
         "gpu_graph_id, runs are bound, and no node is left on the CPU",
         "ONNX Runtime, CUDA execution provider, 'Using CUDA Graphs'",
-    ),
-    "ort.stream": Rule(
-        "work of other streams on bound memory is done before a run, and a run is done before others touch it",
-        "ONNX Runtime, IOBinding.synchronize_inputs, user_compute_stream",
     ),
     # at the end
     "end.allocated": Rule("nothing is left: memory, streams, events, graphs, engines, contexts", _OURS),

@@ -74,6 +74,10 @@ class Running:
         self.buffers[name].copy_to(at(found), stream=self.stream)
         return found
 
+    def move(self, name: str, other: str) -> bool:
+        """Give a tensor the memory of another one."""
+        return bool(self.context.set_tensor_address(name, self.buffers[other].handle))
+
     def enqueue(self, stream: Stream | None = None) -> bool:
         return bool(self.context.execute_async_v3(int((stream or self.stream).handle)))
 
@@ -144,7 +148,7 @@ Break = Callable[[Running], Any]
         ("trt.names", lambda run: run.context.set_tensor_address("z", run.buffers["x"].handle)),
         ("trt.names", lambda run: run.context.set_input_shape("y", (1, 4, D))),
         ("trt.size", lambda run: run.context.set_tensor_address("mask", run.buffers["write_index"].handle)),
-        ("trt.alias", lambda run: run.context.set_tensor_address("present.0.key", run.buffers["y"].handle)),
+        ("trt.alias", lambda run: run.move("present.0.key", "present.0.value")),
         ("trt.overlap", lambda run: run.context.set_tensor_address("y", run.buffers["x"].handle)),
         ("trt.profile", lambda run: run.context.set_input_shape("x", (1, 9, D))),
         ("trt.profile", lambda run: run.context.set_input_shape("x", (1, 4, D + 1))),
