@@ -99,6 +99,13 @@ def wilson(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     return Interval(share, min(float(bounds.low), share), max(float(bounds.high), share), n)
 
 
+def exact_share(hits: int, n: int, confidence: float = CONFIDENCE) -> Interval:
+    """A share and its exact interval (Clopper and Pearson 1934): never too narrow, also for all or none of few."""
+    bounds = stats.binomtest(hits, n).proportion_ci(confidence, method="exact")
+    share = hits / n
+    return Interval(share, min(float(bounds.low), share), max(float(bounds.high), share), n)
+
+
 def poisson(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The exact interval of a rate of which `count` events were seen (Garwood 1936)."""
     tail = (1 - confidence) / 2

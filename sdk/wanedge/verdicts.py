@@ -1,24 +1,58 @@
 """Verdicts: what validation said of a variant, kept in its bundle.
 
-`wanedge validate --record` writes reports/<variant>.verdict.json:
-
-    {"variant": "int8", "passed": true, "graphs_sha256": "..."}
+`wanedge validate --record` leaves the verdict in the bundle as reports/<variant>.verdict.json: the answer and the
+evidence that it stands on. Only "passed" makes a variant the default. See `Verdict`.
 """
 
 import hashlib
+import json
+from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from wanedge.bundle import Bundle, BundleError, Variant
 from wanedge_runtimes.strict import Strict
 
+Answer = Literal["passed", "failed", "incomplete"]
+"""incomplete: nothing speaks against the variant, but the evidence does not suffice to call it passed."""
+
+_SHA256 = r"^[0-9a-f]{64}$"
+
+
+class ClipEvidence(Strict):
+    """A clip that was streamed. sha256: of its file."""
+
+    name: str
+    sha256: str = Field(pattern=_SHA256)
+    units: int = Field(ge=0)
+
 
 class Verdict(Strict):
-    """What validation said of a variant. graphs_sha256: of what it looked at, see `graphs_digest`."""
+    """Answer of a validation, and its evidence.
 
+    reason: one sentence; for "incomplete" what to do next. graphs_sha256, reference_sha256: `graphs_digest` of both
+    sides. gate_sha256: of the thresholds, which stand in `thresholds`. coverage: units by fill level of the caches.
+    not_covered: levels that no clip reached.
+    """
+
+    wanedge_verdict: Literal[2] = 2
     variant: str
-    passed: bool
-    graphs_sha256: str
+    answer: Answer
+    reason: str
+    graphs_sha256: str = Field(pattern=_SHA256)
+    reference: str
+    reference_sha256: str = Field(pattern=_SHA256)
+    gate_sha256: str = Field(pattern=_SHA256)
+    thresholds: dict[str, str]
+    clips: tuple[ClipEvidence, ...]
+    coverage: dict[str, int]
+    not_covered: tuple[str, ...]
+    wanedge: str
+    date: AwareDatetime
+
+    @property
+    def passed(self) -> bool:
+        return self.answer == "passed"
 
 
 def verdict_path(variant: str) -> str:
@@ -36,13 +70,18 @@ def graphs_digest(bundle: Bundle, variant: Variant) -> str:
 def read_verdict(bundle: Bundle, variant: Variant) -> Verdict | None:
     """The verdict on exactly these graphs; None when there is none or the graphs have changed since.
 
+    A verdict of the first format says "passed" without evidence, and counts as none.
+
     Raises BundleError when the file is there and cannot be read.
     """
     path = verdict_path(variant.name)
     if path not in bundle.manifest.files:
         return None
+    raw = bundle.path(path).read_bytes()
+    if _is_without_evidence(raw):
+        return None
     try:
-        verdict = Verdict.model_validate_json(bundle.path(path).read_bytes())
+        verdict = Verdict.model_validate_json(raw)
     except ValidationError as error:
         raise BundleError(
             f"{bundle.origin}: {path} is not a verdict ({error.errors()[0]['msg']})",
@@ -50,3 +89,11 @@ def read_verdict(bundle: Bundle, variant: Variant) -> Verdict | None:
         ) from error
     same = (verdict.variant, verdict.graphs_sha256) == (variant.name, graphs_digest(bundle, variant))
     return verdict if same else None
+
+
+def _is_without_evidence(raw: bytes) -> bool:
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.keys() == {"variant", "passed", "graphs_sha256"}

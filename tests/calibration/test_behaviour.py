@@ -12,7 +12,7 @@ from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.validation.behaviour import Outcomes, behaviour_measures, pair_outcomes
 from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.report import document
-from wanedge_calibration.validation.validate import compare
+from wanedge_calibration.validation.validate import Plan, compare
 
 DIGEST = "0" * 64
 
@@ -71,7 +71,7 @@ def test_a_candidate_that_behaves_worse_fails_though_its_numbers_pass(
     outcomes([i % 2 == 0 for i in range(40)], digest=digests[0]).write(tmp_path / "int8.json")
     outcomes([True] * 40, digest=digests[1]).write(tmp_path / "fp32.json")
     gate = Gate(limits={"teacher.video_psnr_db": ">= 20", "behaviour.right_reply_points": ">= -1"})
-    found = compare(
+    plan = Plan(
         quantized,
         quantized.variant("int8"),
         quantized,
@@ -82,6 +82,7 @@ def test_a_candidate_that_behaves_worse_fails_though_its_numbers_pass(
         limit=1,
         behaviour=(tmp_path / "int8.json", tmp_path / "fp32.json"),
     )
+    found = compare(plan)
     assert set(found.misses) == {"behaviour.right_reply_points"}
-    (told,) = document(found, ([], []), "test")["behaviour"]
-    assert (told["lost"], told["won"], told["worse"]) == (20, 0, True)
+    (paired,) = document(found, "test")["behaviour"]
+    assert (paired["lost"], paired["won"], paired["worse"]) == (20, 0, True)

@@ -1,5 +1,6 @@
 """A disk that fills: a clear error, nothing half-written, and what was there is still whole. On a real, tiny disk."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -77,4 +78,7 @@ def test_validation_leaves_no_half_report(disk: Disk, quantized: Bundle, clips: 
     command = ("validate", quantized.root, "--reference", quantized.root, "--variant", "int8", "--no-causes")
     done = wanedge(*command, "--clips", clips[0].path, "--units", 2, "-o", place / "report")
     says_so_and_leaves_nothing(done, place, {"report"})
-    assert [p for p in (place / "report").rglob("*") if p.is_file()] == []
+    files = {p.name: p for p in (place / "report").rglob("*") if p.is_file()}
+    assert files.keys() <= {"report.json", "junit.xml", "report.html"}  # as they were when the validation began
+    assert json.loads(files["report.json"].read_text())["verdict"] == "incomplete"
+    assert ">Passed<" not in files["report.html"].read_text() if "report.html" in files else True

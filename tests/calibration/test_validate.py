@@ -18,11 +18,11 @@ from wanedge.bundle import Bundle, BundleWriter
 from wanedge.cli.app import build_app
 from wanedge.model import Model
 from wanedge_calibration.clips import Clip
-from wanedge_calibration.errors import NotFinite, ValidationError
+from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.graph.editing import read_graph, write_graph
 from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.static import inspect_files
-from wanedge_calibration.validation.validate import Compared, compare
+from wanedge_calibration.validation.validate import Compared, Plan, compare
 
 # Random weights have no margin between tokens, so nothing is asked of the words.
 GATE = Gate(
@@ -38,17 +38,9 @@ UNITS = 6
 
 
 def compared(candidate: Bundle, clips: list[Clip], folder: Path, variant: str = "int8", **options: object) -> Compared:
-    return compare(
-        candidate,
-        candidate.variant(variant),
-        candidate,
-        candidate.variant("fp32"),
-        clips,
-        folder,
-        gate=GATE,
-        limit=UNITS,
-        **options,  # type: ignore[arg-type]
-    )
+    chosen, of = candidate.variant(variant), candidate.variant("fp32")
+    settings: dict[str, object] = {"gate": GATE, "limit": UNITS, **options}
+    return compare(Plan(candidate, chosen, candidate, of, clips, folder, **settings))  # type: ignore[arg-type]
 
 
 def changed(bundle: Bundle, component: str, path: Path, change: Callable[[onnx.ModelProto], object]) -> Bundle:
@@ -68,8 +60,8 @@ def honest(quantized: Bundle, clips: list[Clip], tmp_path_factory: pytest.TempPa
 def test_an_honest_quantization_passes(honest: Compared) -> None:
     assert honest.passed, honest.misses
     assert honest.measures["teacher.video_psnr_db"].n == 2 * UNITS
-    assert honest.faults == []
-    assert honest.constants == []
+    assert honest.files.faults == []
+    assert honest.files.differences == []
     assert honest.not_covered == []
 
 
@@ -78,7 +70,7 @@ def test_fp32_against_itself_is_perfect(quantized: Bundle, clips: list[Clip], tm
     for mode in ("teacher", "free"):
         for row in same.results[0]["modes"][mode]["rows"]:
             assert (row["audio_snr_db"], row["psnr_db"], row["tokens_equal"]) == (150.0, 150.0, 1.0)
-    assert same.stored[0].worst_db == 150.0
+    assert same.files.layers[0].worst_db == 150.0
 
 
 def test_clips_in_parallel_processes_give_the_same_numbers(
@@ -96,14 +88,25 @@ def test_clips_on_a_local_ray_of_two_workers_give_the_same_numbers(
 def test_an_interrupted_validation_goes_on(
     quantized: Bundle, clips: list[Clip], honest: Compared, tmp_path: Path
 ) -> None:
-    def stop(_done: int, _all: int) -> None:
-        raise KeyboardInterrupt
+    def stop(stage: str, done: int, _all: int) -> None:
+        if stage == "clips" and done:
+            raise KeyboardInterrupt
 
+    plan = Plan(
+        quantized,
+        quantized.variant("int8"),
+        quantized,
+        quantized.variant("fp32"),
+        clips,
+        tmp_path,
+        gate=GATE,
+        limit=UNITS,
+    )
     with pytest.raises(KeyboardInterrupt):
-        compared(quantized, clips, tmp_path, on_progress=stop)
+        compare(plan, stop)
     assert len(list(tmp_path.glob("*.json"))) == 1
     kept = next(tmp_path.glob("*.json")).stat().st_mtime_ns
-    assert compared(quantized, clips, tmp_path).results == honest.results
+    assert compare(plan).results == honest.results
     assert kept in {p.stat().st_mtime_ns for p in tmp_path.glob("*.json")}
 
 
@@ -120,15 +123,20 @@ def test_the_files_alone_show_each_kind_of_sabotage(quantized: Bundle, tmp_path:
     assert bad | {f.partition(":")[0] for f in files.faults} == {component}
 
 
-def test_nan_in_a_component_is_named_with_tensor_and_unit(quantized: Bundle, clips: list[Clip], tmp_path: Path) -> None:
-    def poison(model: onnx.ModelProto) -> None:
-        last = next(node for node in model.graph.node if node.output[0] == "hidden")
-        model.graph.initializer.append(numpy_helper.from_array(np.full(32, np.nan, np.float32), "poison"))
-        last.input[1] = "poison"
+def poisoned(model: onnx.ModelProto) -> None:
+    """NaN in what leaves the backbone."""
+    last = next(node for node in model.graph.node if node.output[0] == "hidden")
+    model.graph.initializer.append(numpy_helper.from_array(np.full(32, np.nan, np.float32), "poison"))
+    last.input[1] = "poison"
 
-    broken = changed(quantized, "backbone", tmp_path / "nan", poison)
-    with pytest.raises(NotFinite, match=r"candidate \(teacher\)'s backbone: tensor 'hidden' .* in the prefill"):
-        compared(broken, clips[:1], tmp_path / "clips")
+
+def test_nan_in_a_component_fails_and_is_named_with_tensor_and_unit(
+    quantized: Bundle, clips: list[Clip], tmp_path: Path
+) -> None:
+    found = compared(changed(quantized, "backbone", tmp_path / "nan", poisoned), clips[:1], tmp_path / "clips")
+    assert found.decision.answer == "failed"
+    faults = [f for f in found.findings if f.component == "backbone"]
+    assert any(re.search(r"tensor 'hidden' .* in the prefill", f.what) for f in faults)
 
 
 def test_another_architecture_is_refused(quantized: Bundle, clips: list[Clip], tmp_path: Path) -> None:
@@ -138,7 +146,7 @@ def test_another_architecture_is_refused(quantized: Bundle, clips: list[Clip], t
         model = quantized.model.model_copy(update={"flow": flow})
         other = writer.finish(quantized.manifest.contents.model_copy(update={"model": model}))
     with pytest.raises(ValidationError, match=r"another architecture .* its flow is"):
-        compare(other, other.variant("int8"), quantized, quantized.variant("fp32"), clips, tmp_path / "clips")
+        compare(Plan(other, other.variant("int8"), quantized, quantized.variant("fp32"), clips, tmp_path / "clips"))
 
 
 def wanedge(*arguments: object) -> Result:
@@ -174,7 +182,7 @@ def test_the_command_fails_on_a_sabotaged_bundle_and_its_report_names_the_guilty
     found = json.loads((report / "report.json").read_text())
     assert (found["verdict"], found["suspects"][0]) == ("failed", "audio_decoder")
     cases = ElementTree.parse(report / "junit.xml").getroot()
-    assert cases.attrib["failures"] == str(len(found["misses"])) != "0"
+    assert cases.attrib["failures"] == str(len(cases.findall(".//failure"))) == str(len(found["misses"]) + 1)
     page = (report / "report.html").read_text()
     assert page.index("Failed") < page.index("Look first at audio_decoder") < page.index("Worst clips")
     assert re.findall(r"(?:src|href)=['\"](?!data:)", page) == []
@@ -191,7 +199,7 @@ def test_a_passed_and_recorded_variant_is_what_runs_by_default_on_the_cpu(
     shutil.copytree(quantized.root, path)
     assert Model.load(Bundle.open(path)).variant == "fp32"
     (tmp_path / "gate.yaml").write_text('limits:\n  teacher.video_psnr_db: ">= 32"\n')
-    command = ("validate", path, "--reference", path, "--variant", "int8", "--clips", clips[0].path, "--units", 2)
+    command = ("validate", path, "--reference", path, "--variant", "int8", "--clips", clips[0].path, "--units", UNITS)
     done = wanedge(*command, "--no-causes", "-o", tmp_path / "r", "--record", "--gate", tmp_path / "gate.yaml")
     assert done.exit_code == 0, done.output
     assert Model.load(Bundle.open(path)).variant == "int8"

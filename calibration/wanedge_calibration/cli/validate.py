@@ -1,11 +1,12 @@
-"""`wanedge validate`: does a candidate still behave like its reference?"""
+"""`wanedge validate`: passed, failed or incomplete."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from wanedge.cli.options import JsonOption
 from wanedge.commands import (
@@ -23,8 +24,8 @@ from wanedge_calibration.cli.calibrate import MODULES, ClipsOption
 
 if TYPE_CHECKING:
     from wanedge.bundle import Bundle, Variant
-    from wanedge_calibration.validation.report import Causes
-    from wanedge_calibration.validation.validate import Compared
+    from wanedge_calibration.validation.report import Report
+    from wanedge_calibration.validation.validate import Compared, Plan
 
 _WORTH_A_LINE = 12  # differences shown
 
@@ -37,11 +38,11 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    candidate: Annotated[Path | None, typer.Argument(metavar="CANDIDATE", help="The bundle to judge.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="The bundle to judge it by.")] = None,
+    candidate: Annotated[Path | None, typer.Argument(metavar="CANDIDATE", help="The bundle to validate.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="The bundle to compare it with.")] = None,
     clips: ClipsOption = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the report.")] = None,
-    gate: Annotated[Path | None, typer.Option(help="YAML of limits; by default those of the precision.")] = None,
+    gate: Annotated[Path | None, typer.Option(help="YAML of thresholds; by default the precision's.")] = None,
     variant: Annotated[
         str | None, typer.Option(help="The candidate's variant; by default its only quantized one.")
     ] = None,
@@ -61,20 +62,25 @@ def validate(
         tuple[Path, Path] | None,
         typer.Option(
             metavar="CANDIDATE.json REFERENCE.json",
-            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluate.",
+            help="Outcomes of the model's evaluation on both, e.g. outcomes.json of samples.kiosk.evaluation.",
         ),
     ] = None,
     record: Annotated[
-        bool, typer.Option("--record", help="Put the verdict into CANDIDATE: a passed one is its default.")
+        bool,
+        typer.Option(
+            "--record",
+            help="Put the verdict into CANDIDATE, in place of an older one.",
+        ),
     ] = False,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option("--compare", metavar="A.json B.json", help="Two reports side by side.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a bundle with its reference over clips, teacher-forced and free, and judge it by a gate.
+    """Say whether a quantized variant may ship: passed, failed, or incomplete when the evidence does not suffice.
 
-    Exit code 1 when a limit is missed. Interrupted work goes on when the command is repeated with the same -o.
+    Compares its files, then its streams over clips, with the float reference. Exit code 1 unless it passed.
+    Interrupted work goes on when the command is repeated with the same -o.
     """
     if compare is not None:
         _compare(*compare, as_json=as_json)
@@ -86,40 +92,62 @@ def validate(
     from wanedge.bundle import Bundle
     from wanedge_calibration.clips import find_clips
     from wanedge_calibration.validation.gate import Gate
-    from wanedge_calibration.validation.validate import compare as compare_bundles
-    from wanedge_calibration.validation.validate import record_verdict
+    from wanedge_calibration.validation.validate import Plan
 
-    limits = Gate.read(gate) if gate is not None else None
-    found = find_clips(clips or [])
     ours, theirs = Bundle.open(candidate), Bundle.open(reference)
-    chosen, of = _candidate_variant(ours, variant), theirs.variant(reference_variant)
-    with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as display:
-        task = display.add_task("clips", total=len(found))
-        compared = compare_bundles(
-            ours,
-            chosen,
-            theirs,
-            of,
-            found,
-            output / "clips",
-            gate=limits,
-            limit=units,
-            world=world,
-            seed=seed,
-            processes=processes,
-            ray=ray,
-            behaviour=behaviour,
-            on_progress=lambda done, _all: display.update(task, completed=done),
-        )
-        ranked = _causes(compared, layers, display) if causes else ([], [])
+    chosen = _candidate_variant(ours, variant)
+    plan = Plan(
+        ours,
+        chosen,
+        theirs,
+        theirs.variant(reference_variant),
+        find_clips(clips or []),
+        output / "clips",
+        gate=Gate.read(gate) if gate is not None else None,
+        limit=units,
+        world=world,
+        seed=seed,
+        processes=processes,
+        ray=ray,
+        behaviour=behaviour,
+        causes=causes,
+        layers=layers,
+    )
     # Placeholders instead of paths: a report travels to other machines.
     command = ["wanedge", "validate", candidate.name, "--reference", reference.name, "--variant", chosen.name]
-    report = _write(compared, ranked, output, shlex.join([*command, "--clips", "CLIPS", "-o", "report"]))
-    if record:
-        record_verdict(ours, chosen, compared.passed)
+    compared, report = _validate(plan, output, shlex.join([*command, "--clips", "CLIPS", "-o", "report"]), record)
     _print(compared, report, output, as_json)
     if not compared.passed:
         raise typer.Exit(FAILED)
+
+
+def _validate(plan: "Plan", output: Path, command: str, record: bool) -> "tuple[Compared, Report]":
+    """Run the plan. A report stands in `output` and, with `record`, a verdict in the bundle from the beginning on."""
+    from wanedge_calibration.validation.report import STARTED, document, started, write_report
+    from wanedge_calibration.validation.validate import compare as compare_bundles
+    from wanedge_calibration.validation.validate import require_comparable, starting_gate
+    from wanedge_calibration.validation.verdict import Decision, record_verdict, verdict_of
+
+    require_comparable(plan.candidate, plan.variant, plan.reference, plan.of)
+    write_report(started(plan, command), output)
+    if record:
+        reference = (plan.of.name, plan.sides[0].digest)
+        begun = verdict_of(
+            plan.candidate, plan.variant, reference, Decision("incomplete", STARTED), starting_gate(plan)
+        )
+        plan = replace(plan, candidate=record_verdict(plan.candidate, begun))
+    with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as display:
+        task = display.add_task("files")
+        compared = compare_bundles(
+            plan,
+            lambda stage, done, total: display.update(task, description=stage, completed=done, total=total),
+        )
+    report = document(compared, command)
+    write_report(report, output, compared)
+    if record:
+        gate = compared.gate.model_copy(update={"reference": compared.reference.digest}) if compared.passed else None
+        record_verdict(plan.candidate, compared.verdict, gate)
+    return compared, report
 
 
 def _candidate_variant(bundle: "Bundle", name: str | None) -> "Variant":
@@ -134,56 +162,22 @@ def _candidate_variant(bundle: "Bundle", name: str | None) -> "Variant":
     return quantized[0]
 
 
-def _causes(compared: "Compared", layers: bool, display: Progress) -> "Causes":
-    """Components by what they cause, on the first clip; and the layers of the one that causes most."""
-    from wanedge.bundle import Bundle
-    from wanedge_calibration.clips import clip_units
-    from wanedge_calibration.graph.editing import read_graph
-    from wanedge_calibration.validation.clip_runs import load_side
-    from wanedge_calibration.validation.sensitivity import TeacherForcedRun, rank_components, rank_layers
-
-    reference, candidate, job = load_side(compared.reference), load_side(compared.candidate), compared.jobs[0]
-    units = list(clip_units(job.clip, reference.config, compared.memory + 1))
-    teacher = TeacherForcedRun(reference, units, compared.memory, job.world, job.seed)
-    task = display.add_task("components")
-    on_progress = lambda done, total: display.update(task, completed=done, total=total)  # noqa: E731
-    ranked = rank_components(teacher, candidate, on_progress)
-    if not layers:
-        return ranked, []
-    display.update(task, description="layers", completed=0)
-    worst = ranked[0]["component"]
-    sides = [(Bundle.open(s.bundle), s.variant) for s in (compared.reference, compared.candidate)]
-    ours, theirs = (read_graph(bundle.graph(worst, bundle.variant(name))[0]) for bundle, name in sides)
-    return ranked, rank_layers(teacher, candidate, worst, (ours, theirs), on_progress)
-
-
-def _write(compared: "Compared", ranked: "Causes", output: Path, command: str) -> dict[str, Any]:
-    from wanedge_calibration.validation.clip_runs import load_side
-    from wanedge_calibration.validation.page import write_page
-    from wanedge_calibration.validation.report import document, figures, write_json, write_junit
-
-    report = document(compared, ranked, command)
-    write_json(report, output / "report.json")
-    figures(compared, command).write(output / "validation.json")
-    write_junit(compared, output / "junit.xml")
-    rate = load_side(compared.reference).config.audio.sample_rate
-    write_page(report, compared.jobs, rate, output / "report.html")
-    return report
-
-
-def _print(compared: "Compared", report: dict[str, Any], output: Path, as_json: bool) -> None:
+def _print(compared: "Compared", report: "Report", output: Path, as_json: bool) -> None:
     if as_json:
-        print_json({k: report[k] for k in ("verdict", "misses", "unmeasured", "not_covered", "suspects", "measures")})
+        shown = ("verdict", "reason", "misses", "unmeasured", "not_covered", "findings", "suspects", "measures")
+        print_json({k: report[k] for k in shown})
         return
     typer.echo(f"{report['verdict']}: {compared.candidate.variant} against {compared.reference.variant}")
     for name, measure in compared.misses.items():
         typer.echo(f"  {name} is {measure.value:.4g} {measure.unit}, asked for is {measure.threshold}")
-    if report["suspects"] and not compared.passed:
+    for finding in compared.findings:
+        typer.echo(f"  {finding.what}")
+    if report["suspects"] and report["verdict"] == "failed":
         typer.echo(f"  look first at: {', '.join(report['suspects'][:3])}")
-    if compared.not_covered:
-        typer.echo(f"not covered, the clips are too short: {', '.join(compared.not_covered)} caches", err=True)
-    if compared.unmeasured:
-        typer.echo(f"not measured: {', '.join(compared.unmeasured)}", err=True)
+    for sentence in report["missing"]:
+        typer.echo(f"  {sentence}")
+    if not report["pinned"]:
+        typer.echo(f"  the reference is not pinned: --gate {output / 'gate.yaml'} pins this one", err=True)
     typer.echo(f"-> {output / 'report.html'}")
 
 
@@ -192,7 +186,7 @@ def _compare(a: Path, b: Path, *, as_json: bool) -> None:
 
     rows = differences(read_report(a), read_report(b))
     if as_json:
-        print_json([{"measure": n, "a": x, "b": y, "verdict": v} for n, x, y, v in rows])
+        print_json([{"measure": n, "a": x, "b": y, "threshold": t, "verdict": v} for n, x, y, t, v in rows])
         return
-    shown = [(n, f"{x:.4g}", f"{y:.4g}", v) for n, x, y, v in rows[:_WORTH_A_LINE]]
-    stdout().print(table(f"{a} and {b}", ("measure", "a", "b", ""), shown, numbers={"a", "b"}))
+    shown = [(n, f"{x:.4g}", f"{y:.4g}", t, v) for n, x, y, t, v in rows[:_WORTH_A_LINE]]
+    stdout().print(table(f"{a} and {b}", ("measure", "a", "b", "threshold", ""), shown, numbers={"a", "b"}))

@@ -119,6 +119,8 @@ class OutputRecorder:
                 raise NotFinite(
                     f"the {self._name}'s {component}: tensor {name!r} holds NaN or infinity in {where}",
                     hint="quantize that component again, or leave it fp32 in the recipe",
+                    side=self._name.partition(" ")[0],
+                    component=component,
                 )
             self.seen.append((component, name, values.copy()))
 
@@ -209,7 +211,7 @@ def _remember(worst: Worst, row: Row, expected: AgentUnit, actual: AgentUnit) ->
         worst.reference, worst.candidate = expected.frames, actual.frames
 
 
-_VERSION = 1  # of a cached result
+_VERSION = 2  # of a cached result
 
 # One thread: the same sums in the same order, however many processes share the machine.
 ONE_THREAD = RuntimeOptions(threads=1)
@@ -264,8 +266,7 @@ class ClipJob:
 
 def run_job(job: ClipJob, on_progress: OnUnit = lambda _: None) -> dict[str, Any]:
     """The job's result, from its file where it was done before. Raises NotFinite, WanEdgeError."""
-    if job.done:
-        cached: dict[str, Any] = json.loads(job.result.read_text("utf-8"))
+    if (cached := cached_result(job)) is not None:
         return cached
     reference, candidate = (load_side(side) for side in (job.reference, job.candidate))
     units = list(clip_units(job.clip, reference.config, job.limit))
@@ -278,6 +279,14 @@ def run_job(job: ClipJob, on_progress: OnUnit = lambda _: None) -> dict[str, Any
         with staged_file(job.result) as staged:
             staged.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
     return document
+
+
+def cached_result(job: ClipJob) -> dict[str, Any] | None:
+    """The job's result where it was done before."""
+    if not job.done:
+        return None
+    cached: dict[str, Any] = json.loads(job.result.read_text("utf-8"))
+    return cached
 
 
 @lru_cache(maxsize=4)
@@ -300,7 +309,13 @@ def _document(job: ClipJob, run: ClipRun, rate: int) -> dict[str, Any]:
             "state_lag_units": state_lag(truth.states, other.states),
             "speech": speech_quality(np.concatenate(truth.audio), np.concatenate(other.audio), rate),
         }
-    return {"clip": job.clip.name, "sha256": job.clip.sha256, "units": len(truth.states), "modes": modes}
+    return {
+        "clip": job.clip.name,
+        "sha256": job.clip.sha256,
+        "units": len(truth.states),
+        "tokens": len(truth.tokens),
+        "modes": modes,
+    }
 
 
 def _media(run: ClipRun) -> dict[str, np.ndarray[Any, Any]]:

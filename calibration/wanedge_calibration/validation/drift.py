@@ -18,6 +18,7 @@ Curve = NDArray[np.float64]
 CONFIDENCE = 0.95
 PER = 1000  # units: the slope is in dB per this many
 LEAST_FREEDOM = 3  # degrees: with fewer blocks the interval says nothing
+BLOCKS = LEAST_FREEDOM + 3  # of the window's length in one clip: level and slope take two, and the first only fills it
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A ratio of zero noise is infinite; where a number must be kept in JSON it is cut
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -14,7 +15,7 @@ from scipy.ndimage import uniform_filter
 
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.results import Measure
-from wanedge_calibration.statistics import CONFIDENCE, Interval, bootstrap
+from wanedge_calibration.statistics import CONFIDENCE, Interval, bootstrap, exact_share
 from wanedge_calibration.validation.drift import Drift, excess_error, fit_drift
 from wanedge_calibration.validation.gate import unit_of
 from wanedge_runtimes.errors import MissingExtra
@@ -121,28 +122,40 @@ def speech_quality(reference: Pcm, other: Pcm, rate: int) -> dict[str, float]:
     """
     if reference.size < LEAST_SECONDS * rate or float(np.sqrt(np.mean(reference**2))) < SILENT_RMS:
         return {}
-    quality = {"stoi": _stoi(reference, other, rate)}
-    with suppress(MissingExtra, ValidationError):  # a gate that asks for it lists it as not measured
-        quality["pesq_wb"] = _pesq(_at(reference, rate), _at(other, rate))
+    quality = {}
+    for name, measure in (("stoi", _stoi), ("pesq_wb", _pesq)):
+        with suppress(MissingExtra, ValidationError):  # a gate that asks for it lists it as not measured
+            value = measure(reference, other, rate)
+            if math.isfinite(value):
+                quality[name] = value
     return quality
 
 
 def _stoi(reference: Pcm, other: Pcm, rate: int) -> float:
+    """Short-time objective intelligibility. ValidationError: less speech than one of its windows, 384 ms."""
     from pystoi import stoi
 
-    return float(stoi(reference, other, rate))
+    with warnings.catch_warnings():
+        # Where too little is left without the silent frames, pystoi warns and returns 1e-5.
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(stoi(reference, other, rate))
+        except RuntimeWarning as warning:
+            raise ValidationError(
+                f"STOI cannot be measured ({warning})", hint="use clips in which the agent speaks for a second or more"
+            ) from warning
 
 
-def _pesq(reference: Pcm, other: Pcm) -> float:
+def _pesq(reference: Pcm, other: Pcm, rate: int) -> float:
     try:
         from pesq import PesqError, pesq
     except ImportError as error:
         raise MissingExtra("PESQ is not installed", hint="pip install 'wanedge[pesq]'") from error
     try:
-        return float(pesq(WIDE_BAND, reference, other, "wb"))
+        return float(pesq(WIDE_BAND, _at(reference, rate), _at(other, rate), "wb"))
     except PesqError as error:
         raise ValidationError(
-            f"PESQ finds no utterance ({error})", hint="use clips in which the guide speaks"
+            f"PESQ finds no utterance ({error})", hint="use clips in which the agent speaks"
         ) from error
 
 
@@ -164,10 +177,8 @@ _PER_ROW = {
     "video_psnr_db": "psnr_db",
     "video_ssim": "ssim",
     "logits_kl": "logits_kl",
-    "top1": "top1",
-    "tokens_equal": "tokens_equal",
-    "states_equal": "state_equal",
 }
+_PROPORTIONS = {"top1": "top1", "tokens_equal": "tokens_equal", "states_equal": "state_equal"}
 
 
 def summarize(results: Results, memory: int) -> tuple[dict[str, Interval], dict[str, Drift]]:
@@ -175,12 +186,15 @@ def summarize(results: Results, memory: int) -> tuple[dict[str, Interval], dict[
 
     memory: units of the model's longest window.
 
-    An interval is a bootstrap over clips, which are independent as units are not; one clip gives none.
+    An interval is a bootstrap over clips, which are independent as units are not; one clip gives none. A proportion
+    has the exact interval of its tokens or units, where that is wider.
     """
     measures: dict[str, Interval] = {}
     for mode in ("teacher", "free"):
         for name, field in _PER_ROW.items():
             measures[f"{mode}.{name}"] = _over_clips([_column(r, mode, field) for r in results])
+        for name, field in _PROPORTIONS.items():
+            measures[f"{mode}.{name}"] = _proportion(results, mode, field)
         for name in ("edit_distance", "state_lag_units"):
             measures[f"{mode}.{name}"] = _over_clips([np.array([r["modes"][mode][name]]) for r in results])
         for name in ("pesq_wb", "stoi"):
@@ -219,7 +233,7 @@ DRIFT_FIELDS = {"audio": "audio_snr_db", "video": "psnr_db"}
 
 
 def judged(measures: dict[str, Interval], limits: dict[str, str]) -> dict[str, Measure]:
-    """The measures with their bars; they know whether they meet them."""
+    """The measures with their thresholds."""
     return {name: interval.measure(unit_of(name) or "", limits.get(name)) for name, interval in measures.items()}
 
 
@@ -241,6 +255,21 @@ def _over_clips(columns: list[np.ndarray[Any, np.dtype[np.float64]]]) -> Interva
     assert spread.low is not None
     assert spread.high is not None
     return Interval(value, min(spread.low, value), max(spread.high, value), sum(c.size for c in columns))
+
+
+def _proportion(results: Results, mode: str, field: str) -> Interval:
+    """A share of tokens, or of units where a row holds no share of tokens."""
+    columns = [_column(r, mode, field) for r in results]
+    per_unit = [r["tokens"] // max(r["units"], 1) if field == "tokens_equal" else 1 for r in results]
+    n = sum(c.size * tokens for c, tokens in zip(columns, per_unit, strict=True))
+    hits = sum(float(c.sum()) * tokens for c, tokens in zip(columns, per_unit, strict=True))
+    exact = exact_share(math.floor(hits + 1e-6), n)
+    spread = _over_clips(columns)
+    value = hits / n
+    low, high = min(exact.low or 0.0, value), max(exact.high or 1.0, value)
+    if spread.low is not None and spread.high is not None:
+        low, high = min(low, spread.low), max(high, spread.high)
+    return Interval(value, low, high, n)
 
 
 def _worst(columns: list[np.ndarray[Any, np.dtype[np.float64]]]) -> Interval:

@@ -33,6 +33,7 @@ def write_page(report: Report, jobs: Sequence[ClipJob], rate: int, path: Path) -
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     page = environment.get_template("page.html.j2").render(
         report=report,
         style=(_FOLDER / "page.css").read_text("utf-8"),
@@ -47,6 +48,10 @@ def write_page(report: Report, jobs: Sequence[ClipJob], rate: int, path: Path) -
         layer_causes=[_cause_row(cause, "layer") for cause in report["layer_causes"]],
         layers=[(x["component"], x["layer"], f"{x['worst_db']:.1f}", x["channel"]) for x in report["layers"]],
         measures=list(_measure_rows(report)),
+        probes=[
+            (p["component"], p["tensor"], f"{100 * p['saturated']:.3f} %", p["not_finite"]) for p in report["probes"]
+        ],
+        evidence=list(_evidence(report)),
     )
     with disk_errors(path), staged_file(path) as staged:
         staged.write_text(page + "\n", encoding="utf-8")
@@ -62,6 +67,17 @@ def _reasons(report: Report) -> Iterator[str]:
     for layer in report["layers"]:
         if layer["component"] == first:
             yield f"{layer['layer']}: channel {layer['channel']} of its weights is at {layer['worst_db']:.1f} dB"
+
+
+def _evidence(report: Report) -> Iterator[tuple[str, str]]:
+    """What the answer stands on, by digest."""
+    yield "candidate", report["candidate"]["sha256"]
+    yield "reference", report["reference"]["sha256"] + ("" if report["pinned"] else " (not pinned by the gate)")
+    yield "gate", report["gate_sha256"]
+    yield from ((f"clip {clip['clip']}", f"{clip['units']} units, {clip['sha256']}") for clip in report["clips"])
+    yield from ((f"{level} caches", f"{units} units") for level, units in report["coverage"].items())
+    yield from ((f"{level} caches", "not reached") for level in report["not_covered"])
+    yield "made", f"{report['made']['date']}: {report['made']['command']}"
 
 
 def _behaviour_row(pair: dict[str, Any]) -> tuple[object, ...]:
@@ -80,11 +96,10 @@ def _behaviour_row(pair: dict[str, Any]) -> tuple[object, ...]:
 
 def _worst_clips(report: Report, jobs: Sequence[ClipJob], rate: int) -> Iterator[dict[str, Any]]:
     """The clips with the worst picture in the free run: facts, sounds and frames as data URLs."""
-    order = sorted(range(len(jobs)), key=lambda i: _mean_psnr(report["clips"][i], "free"))
-    for index in order[:WORST_CLIPS]:
-        clip = report["clips"][index]
+    media_of = {job.clip.sha256: job.media for job in jobs}
+    for clip in sorted(report["clips"], key=lambda clip: _mean_psnr(clip, "free"))[:WORST_CLIPS]:
         free = clip["modes"]["free"]
-        with np.load(jobs[index].media) as media:
+        with np.load(media_of[clip["sha256"]]) as media:
             pictures = _pictures(media["frames.free.reference"], media["frames.free.candidate"])
             sounds = [
                 (name, _wav(media[f"audio.{name}"].astype(np.float32), rate))
@@ -140,10 +155,14 @@ def _cause_row(cause: dict[str, Any], name: str) -> tuple[str, ...]:
     return cause[name], _number(cause["alone"]), _number(cause["without"]), f"{100 * cause['part']:.0f} %"
 
 
+def _probe_row(probe: dict[str, Any]) -> tuple[object, ...]:
+    return probe["component"], probe["tensor"], f"{100 * probe['saturated']:.3f} %", probe["not_finite"]
+
+
 def _measure_rows(report: Report) -> Iterator[tuple[str, ...]]:
     """Every measure, those with a threshold first."""
     for name, m in sorted(report["measures"].items(), key=lambda named: (named[1]["bar"] is None, named[0])):
-        passed = {True: "yes", False: "NO", None: ""}[m["met"]]
+        passed = "NO" if name in report["misses"] else {True: "yes", False: "too few samples", None: ""}[m["met"]]
         yield name, _number(m["value"]), m["unit"], _interval(m), m["bar"] or "", passed
 
 

@@ -79,8 +79,15 @@ class TeacherForcedRun:
             if before is not None:
                 self._points.append(_Point(user, before, answer, recorder.take()))
 
+    def stream(self, candidate: Model) -> None:
+        """Run the candidate at the selected units, for whoever observes its graphs."""
+        stream = Streamer(candidate, self.world, seed=self.seed)
+        for point in self._points:
+            stream.restore(*point.before)
+            stream.step(point.user)
+
     def error(self, candidate: Model) -> OutputError:
-        """Of the candidate at the kept units. Raises NotFinite."""
+        """Error of the candidate at the selected units. Raises NotFinite."""
         recorder = OutputRecorder(candidate, "candidate (teacher)")
         stream, rows = Streamer(recorder.model, self.world, seed=self.seed), list[Row]()
         for point in self._points:

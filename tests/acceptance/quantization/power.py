@@ -10,15 +10,13 @@ import numpy as np
 from tests.acceptance.quantization.sabotage import Sabotage, sabotage
 from wanedge.bundle import Bundle
 from wanedge_calibration.clips import Clip
-from wanedge_calibration.errors import NotFinite
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.recipe import Recipe
 from wanedge_calibration.results import Measure
 from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.metrics import judged
 from wanedge_calibration.validation.static import inspect_files
-from wanedge_calibration.validation.validate import compare
-from wanedge_runtimes.errors import WanEdgeError
+from wanedge_calibration.validation.validate import Plan, compare
 
 # Entropy is left out: it cuts off so much of a trained backbone that its SNR falls to 2 dB (docs/quantization.md),
 # and a gate is right to reject that.
@@ -71,7 +69,7 @@ class GateBench:
     def _misses(self, candidate: Bundle, path: Path) -> list[str]:
         """The missed limits. What the files alone betray is not streamed any more."""
         source, of, variant = self._source.bundle, self._source.variant, candidate.variant("int8")
-        files = judged(inspect_files(candidate, variant, source, of).measures, self._gate.limits)
+        files = judged(inspect_files(candidate, variant, source, of).measures, self._gate.thresholds)
         if missed := [n for n, m in files.items() if m.passed is False]:
             return missed
         return self._all_misses(candidate, path)
@@ -80,24 +78,21 @@ class GateBench:
         return [name for name in self._all_misses(candidate, path) if not name.startswith("stored.")]
 
     def _all_misses(self, candidate: Bundle, path: Path) -> list[str]:
+        """Missed thresholds and faults; missing evidence is not one: these clips are short on purpose."""
         source, of, variant = self._source.bundle, self._source.variant, candidate.variant("int8")
-        try:
-            found = compare(
-                candidate,
-                variant,
-                source,
-                of,
-                self._clips,
-                path / "clips",
-                gate=self._gate,
-                limit=self._units,
-                world=self._world,
-            )
-        except NotFinite as error:
-            return [error.what]
-        except WanEdgeError as error:  # a graph that does not even load or run is caught, too
-            return [error.what]
-        return sorted(found.misses)
+        plan = Plan(
+            candidate,
+            variant,
+            source,
+            of,
+            self._clips,
+            path / "clips",
+            gate=self._gate,
+            limit=self._units,
+            world=self._world,
+        )
+        found = compare(plan)
+        return [*sorted(found.misses), *(f.what for f in found.findings if f.answer == "failed")]
 
 
 def power(trials: list[Trial]) -> dict[str, Measure]:

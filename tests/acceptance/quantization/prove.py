@@ -36,7 +36,7 @@ from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.rollout.calibrate import calibrate
 from wanedge_calibration.validation.gate import DEFAULTS
-from wanedge_calibration.validation.validate import Compared, compare
+from wanedge_calibration.validation.validate import Compared, Plan, compare
 
 Measures = dict[str, Measure]
 VARIANTS: Final = {"int8": ("int8", "cpu"), "int8-qdq": ("int8", "tensorrt"), "fp8-qdq": ("fp8", "tensorrt")}
@@ -273,7 +273,7 @@ class Proof:
     def _compare(self, variant: str, paths: list[Path], candidate: Bundle | None = None) -> Compared:
         bundle = self.bundle()
         candidate = candidate or bundle
-        return compare(
+        plan = Plan(
             candidate,
             candidate.variant(variant),
             bundle,
@@ -282,8 +282,8 @@ class Proof:
             self.folder / "compared",
             world=world_of(HELD_OUT).text,
             processes=self.workers,
-            on_progress=lambda done, total: self._say(f"  {variant}: clip {done} of {total}"),
         )
+        return compare(plan, lambda stage, done, total: self._say(f"  {variant}: {stage} {done} of {total}"))
 
     def _say(self, line: str) -> None:
         typer.echo(line, err=True)
