@@ -13,7 +13,7 @@ of what is enforced, with sources. What it does not have it refuses with NotImpl
 
 from tests.gpu_double.engines import Options, make_engine
 from tests.gpu_double.failures import CudaFailure
-from tests.gpu_double.gpu import Gpu
+from tests.gpu_double.gpu import Gpu, active
 from tests.gpu_double.install import finish, install, installed
 from tests.gpu_double.rules import RULES, Misuse
 
@@ -23,6 +23,7 @@ __all__ = [
     "Gpu",
     "Misuse",
     "Options",
+    "active",
     "finish",
     "install",
     "installed",

@@ -12,11 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from tests.gpu_double import capture as captures
+from tests.gpu_double.copies import copy, fill
 from tests.gpu_double.failures import CODES, CudaFailure
 from tests.gpu_double.gpu import active
 from tests.gpu_double.handles import CUcontext, CUevent, CUgraph, CUgraphExec, CUstream
 
-CUresult = IntEnum("CUresult", CODES)
+CUresult: Any = IntEnum("CUresult", CODES)  # type: ignore[misc]
 # cudaError_t [driver_types.h]: success, the same numbers for the most, other names.
 _RUNTIME_NAMES = {
     0: "cudaSuccess",
@@ -42,7 +43,9 @@ _RUNTIME_NAMES = {
     908: "cudaErrorStreamCaptureWrongThread",
     999: "cudaErrorUnknown",
 }
-cudaError_t = IntEnum("cudaError_t", {name: code for code, name in _RUNTIME_NAMES.items()})
+cudaError_t: Any = IntEnum(  # type: ignore[misc]
+    "cudaError_t", {name: code for code, name in _RUNTIME_NAMES.items()}
+)
 CUstreamCaptureMode = IntEnum(
     "CUstreamCaptureMode",
     {
@@ -82,7 +85,7 @@ def _free_async(pointer: Any, stream: Any) -> None:
 
 
 def _copy(dst: Any, src: Any, count: int, kind: Any, stream: Any) -> None:
-    active().copy(_address(dst), _address(src), count, active().stream(int(stream)), _DIRECTIONS[int(kind)])
+    copy(active(), _address(dst), _address(src), count, active().stream(int(stream)), _DIRECTIONS[int(kind)])
 
 
 def _copy_sync(dst: Any, src: Any, count: int, kind: Any) -> None:
@@ -96,7 +99,7 @@ def _copy_sync(dst: Any, src: Any, count: int, kind: Any) -> None:
 
 def _fill(pointer: Any, value: int, width: int, count: int, stream: Any) -> None:
     pattern = (int(value) % (1 << 8 * width)).to_bytes(width, "little")
-    active().fill(int(pointer), pattern, count, active().stream(int(stream)))
+    fill(active(), int(pointer), pattern, count, active().stream(int(stream)))
 
 
 def _stream_create(flags: int) -> CUstream:

@@ -27,7 +27,8 @@ def on_device(program: Callable[[Gpu], Any], **options: Any) -> Any:
 
 def pinned(size: int) -> tuple[Buffer, Any]:
     buffer = LegacyPinnedMemoryResource().allocate(size)
-    return buffer, np.from_dlpack(buffer).view(np.uint8)
+    exported: Any = buffer
+    return buffer, np.from_dlpack(exported).view(np.uint8)
 
 
 def broken(gpu: Gpu) -> list[str]:

@@ -48,7 +48,7 @@ class _Versioned(ctypes.Structure):
 _alive: dict[int, tuple[Any, ...]] = {}
 
 
-@_Deleter
+@_Deleter  # type: ignore[untyped-decorator]
 def _delete(address: int) -> None:
     _alive.pop(address, None)
 
@@ -62,7 +62,7 @@ _api.PyCapsule_GetPointer.restype = ctypes.c_void_p
 _api.PyCapsule_GetPointer.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
 
 
-@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)  # type: ignore[untyped-decorator]
 def _collected(capsule: int) -> None:
     """A capsule goes. Whoever consumed it has renamed it, and calls the deleter."""
     for name in _NAMES.values():

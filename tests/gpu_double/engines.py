@@ -122,7 +122,8 @@ def make_engine(
             "profiles": [dict(p) for p in profiles] or [{}],
         }
     ).encode()
-    return MAGIC + struct.pack("<I", len(head)) + head + model.SerializeToString()
+    graph_bytes: bytes = model.SerializeToString()
+    return MAGIC + struct.pack("<I", len(head)) + head + graph_bytes
 
 
 def read_engine(content: bytes, options: Options) -> Engine:

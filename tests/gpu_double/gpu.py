@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from threading import RLock, get_ident, local
 from typing import Any, Literal, NoReturn
 
-import numpy as np
-
 from tests.gpu_double.failures import STICKY, CudaFailure, Failures
 from tests.gpu_double.memory import Allocation, Memory, OutOfRange, Region
 from tests.gpu_double.rules import Misuse
@@ -273,64 +271,6 @@ class Gpu:
             return self.memory.region(address, size)
         except OutOfRange as error:
             self.misuse(error.rule, str(error))
-
-    # --- copies -----------------------------------------------------------------------------------------------------
-
-    def copy(self, dst: int, src: int, size: int, stream: StreamState, expected: str | None = None) -> None:
-        """An asynchronous copy. expected: the direction that the caller named, e.g. "h2d"."""
-        if size == 0:
-            return
-        into, out_of = self._side(dst), self._side(src)
-        direction = f"{'d' if out_of == 'device' else 'h'}2{'d' if into == 'device' else 'h'}"
-        with self.call(direction):
-            target, source = self.region(dst, size), self.region(src, size)
-            if expected not in (None, direction):
-                self.misuse("memory.direction", f"a copy {direction} was called {expected}", "CUDA_ERROR_INVALID_VALUE")
-            if target.overlaps(source):
-                self.misuse("memory.overlap", f"{size} bytes from {src:#x} to {dst:#x}")
-            if stream.capture is not None and None in (target.allocation, source.allocation):
-                self.invalidate(stream.capture)
-                self.misuse("capture.pageable", f"a captured copy {direction}", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
-            name = f"{direction} {size} bytes to {dst:#x}"
-            if source.allocation is None and target.allocation is not None:
-                # Staged: read now. It may synchronize too, so it counts, but nobody may rely on that.
-                staged = source.bytes().copy()
-                self.used["syncs"] += 1
-                work = Work(direction, name, lambda: np.copyto(target.bytes(), staged), (), (target,), (target,))
-            else:
-                work = Work(
-                    direction,
-                    name,
-                    lambda: np.copyto(target.bytes(), source.bytes()),
-                    (source,),
-                    (target,),
-                    () if target.allocation is None else (target,),
-                )
-            op = self.submit(stream, work)
-            if op is not None and (target.allocation is None or direction == "h2h"):
-                self.used["syncs"] += 1
-                self.queue.wait_for([op])
-                self.raise_lost()
-
-    def fill(self, dst: int, pattern: bytes, count: int, stream: StreamState) -> None:
-        """Write `pattern` count times (cuMemsetD8Async, D16, D32)."""
-        size = len(pattern) * count
-        if size == 0:
-            return
-        with self.call("memset"):
-            target = self.region(dst, size)
-            if target.allocation is None:
-                self.misuse("memory.live", f"memset of pageable memory {dst:#x}", "CUDA_ERROR_INVALID_VALUE")
-            value = np.frombuffer(pattern, f"u{len(pattern)}")[0]
-
-            def run() -> None:
-                target.bytes().view(value.dtype).fill(value)
-
-            self.submit(stream, Work("memset", f"memset {size} bytes at {dst:#x}", run, (), (target,), (target,)))
-
-    def _side(self, address: int) -> str:
-        found = self.memory.find(address)
-        return "host" if found is not None and found.kind == "pinned" else "device" if address >= 1 << 48 else "host"
 
     # --- streams and events -----------------------------------------------------------------------------------------
 

@@ -169,4 +169,4 @@ def host_bytes(address: int, size: int) -> Bytes:
     """A view of the process's own memory."""
     if size == 0:
         return np.empty(0, np.uint8)
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as real
 
+from tests.gpu_double.copies import copy
 from tests.gpu_double.engines import Program, Tensor, elements, real_session
 from tests.gpu_double.failures import CudaFailure
 from tests.gpu_double.gpu import Gpu, StreamState, Work, active
@@ -348,7 +349,7 @@ class CudaValue:
     def numpy(self) -> Any:
         found = np.empty(self._shape, self._dtype)
         with _calls(self._gpu):
-            self._gpu.copy(found.ctypes.data, self._address, self._size, self._stream)
+            copy(self._gpu, found.ctypes.data, self._address, self._size, self._stream)
         return found
 
     def update_inplace(self, np_arr: Any) -> None:
@@ -356,7 +357,7 @@ class CudaValue:
         if values.shape != self._shape or values.dtype != self._dtype:
             raise Fail(f"an OrtValue {self._dtype} {list(self._shape)} cannot take {values.dtype} {list(values.shape)}")
         with _calls(self._gpu):
-            self._gpu.copy(self._address, values.ctypes.data, self._size, self._stream)
+            copy(self._gpu, self._address, values.ctypes.data, self._size, self._stream)
             self._gpu.stream_sync(self._stream)
 
     def __del__(self) -> None:

@@ -291,6 +291,6 @@ def test_a_graph_gives_what_its_calls_give(seed: int, steps: list[int], launches
         found = np.zeros(3, np.uint8)
         memory.copy_to(at(found), stream=stream)
         assert gpu.misuses == []
-        return found.tolist()  # type: ignore[no-any-return]
+        return found.tolist()
 
     assert on_device(lambda gpu: program(gpu, True), seed=seed) == on_device(lambda gpu: program(gpu, False), seed=seed)

@@ -260,6 +260,7 @@ def test_engines_of_other_versions_and_damaged_ones_do_not_load(gpu: Gpu, tmp_pa
     assert runtime.deserialize_cuda_engine(for_rtx) is not None
 
 
+@pytest.mark.filterwarnings("ignore:mr.deallocate")
 def test_poison_in_an_index_is_a_failed_launch_and_not_a_wrong_result(gpu: Gpu, cache_engine: bytes) -> None:
     run = Running(cache_engine, CACHE_SPEC, 4)
     run.put("write_index", np.array([10_000]))
