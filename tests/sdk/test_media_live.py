@@ -10,7 +10,7 @@ import pytest
 
 from wanedge.config import TINY
 from wanedge.media import AudioChunk, CaptureError, MediaAssembler, VideoChunk
-from wanedge.media.live import Camera, Microphone, capture
+from wanedge.media.live import RETRY_S, Camera, Capture, Microphone, capture, find_camera
 from wanedge_runtimes.errors import MissingExtra
 
 
@@ -127,9 +127,10 @@ def test_closing_ends_an_iteration_that_waits():
         assert not ended.is_alive()
 
 
-def test_a_camera_that_stops_is_an_error_for_the_reader():
+def test_a_camera_that_stops_is_an_error_for_a_reader_who_wants_no_reconnection():
     vision = FakeVision([], fails=True)
-    with capture(Camera(library=vision)) as chunks, pytest.raises(CaptureError, match="stopped delivering"):
+    stopped = pytest.raises(CaptureError, match="stopped delivering")
+    with capture(Camera(library=vision), reconnect=False) as chunks, stopped:
         list(chunks)
     assert vision.released
 
@@ -151,3 +152,104 @@ def test_without_the_library_the_error_is_the_pip_command(monkeypatch, source, m
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtra, match=r"pip install 'wanedge\[live\]'"), capture(source):
         pass
+
+
+class Clock:
+    """Simulated time; `run` lets it pass while the devices are supervised."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+    def run(self, captured, seconds, each=lambda: None):
+        for _ in range(round(seconds * 10)):
+            self.now += 0.1
+            each()
+            captured.supervise()
+
+
+def speaking(sound):
+    """A driver that has a block for every tenth of a second, as long as the stream is open."""
+    return lambda: sound.speak(1) if sound.open else None
+
+
+def test_a_device_that_falls_silent_is_opened_again_and_the_other_goes_on():
+    clock, first, second, events = Clock(), FakeSound(), FakeSound(), []
+    captured = Capture(Microphone(library=first), Microphone(1, library=second), on_event=events.append, clock=clock)
+    captured.open()
+    both, one = (lambda: [speaking(s)() for s in (first, second)]), speaking(first)
+    clock.run(captured, 3.0, both)
+    assert events == []
+    clock.run(captured, 2.1, one)  # the second one says nothing any more
+    assert [(e.kind, e.device) for e in events] == [("lost", "microphone 1")]
+    assert "nothing has come" in events[0].reason
+    assert [s.open for s in captured.devices] == [True, False]
+    clock.run(captured, RETRY_S[0] + 0.3, both)
+    assert [e.kind for e in events] == ["lost", "back"]
+    status = captured.devices[1]
+    assert (status.open, status.losses) == (True, 1)
+    assert status.lost_s == pytest.approx(RETRY_S[0], abs=0.4)
+    captured.close()
+    assert not first.open
+    assert not second.open
+
+
+def test_a_device_that_stays_away_is_tried_with_growing_pauses():
+    clock, sound, tries = Clock(), FakeSound(), []
+    captured = Capture(Microphone(library=sound), clock=clock)
+    captured.open()
+    original = sound.InputStream
+
+    def opening(**options):
+        tries.append(clock.now)
+        return original(**options)
+
+    sound.InputStream, sound.broken = opening, True
+    clock.run(captured, 60.0)
+    pauses = np.diff(tries)
+    assert pauses[:3] == pytest.approx([1.0, 2.0, 4.0], abs=0.3)
+    assert pauses[4:] == pytest.approx([RETRY_S[-1]] * (len(pauses) - 4), abs=0.3)
+    assert len(tries) < 12
+    sound.broken = False
+    clock.run(captured, RETRY_S[-1] + 1, speaking(sound))
+    assert captured.devices[0].open
+
+
+def test_a_camera_that_stops_comes_back_by_itself():
+    vision, events = FakeVision([np.zeros((4, 6, 3), np.uint8)] * 2), []
+    with capture(Camera(library=vision), on_event=events.append) as chunks:
+        list(islice(chunks, 2))
+        vision.fails = False  # it works again when it is opened again
+        assert next(iter(chunks)).frames.shape == (1, 2, 2, 3)
+    assert "lost" in [e.kind for e in events]
+
+
+def test_get_gives_up_after_its_timeout_and_at_the_end():
+    with capture(Microphone(library=FakeSound())) as chunks:
+        assert chunks.get(0.01) is None
+    assert chunks.get(None) is None
+
+
+@pytest.fixture
+def cameras(tmp_path):
+    for index, name in enumerate(["HD Webcam: HD Webcam", "HD Webcam: HD Webcam", "Logitech BRIO", "Logitech C920"]):
+        (tmp_path / f"video{index}").mkdir()
+        (tmp_path / f"video{index}" / "name").write_text(name + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("device", "index"),
+    [("webcam", 0), ("BRIO", 2), ("3", 3), (7, 7), ("/dev/video5", "/dev/video5"), ("rtsp://a/b",) * 2],
+)
+def test_a_camera_is_found_by_part_of_its_name(cameras, device, index):
+    assert find_camera(device, cameras) == index
+
+
+@pytest.mark.parametrize("device", ["logitech", "Sony"])
+def test_a_name_that_is_not_one_cameras_lists_them(cameras, device):
+    with pytest.raises(CaptureError) as refused:
+        find_camera(device, cameras)
+    assert "2: Logitech BRIO" in refused.value.hint

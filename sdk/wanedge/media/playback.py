@@ -102,6 +102,7 @@ class Player:
         self._tags: NDArray[np.int64] = np.empty(0, np.int64)  # the frame that each sample belongs to
         self._past: Sound = np.zeros(_TAPS // 2, np.float32)  # played just before, for the interpolation
         self._phase, self._speed = 0.0, 1.0  # where between two samples playing stands
+        self._filled_at = self._block_s = 0.0  # when the sink last asked, and for how long a block
         self._running = False  # sound is going out
         self._tail_faded = False
         self._ahead: deque[float] = deque(maxlen=_PATIENCE)  # ms that waited at the last arrivals
@@ -129,11 +130,11 @@ class Player:
             if not self._running or self._tail_faded:
                 length = min(len(self._fade), len(sound))
                 sound[:length] *= self._fade[:length]
-                lack = max(round(self._target_ms * self._rate / 1000) - len(self._sound), 0)
+                lack = max(round((self._target_ms - self._waiting_ms()) * self._rate / 1000), 0)
                 self._append(np.zeros(lack, np.float32), np.full(lack, _NO_FRAME))
                 self._running, self._tail_faded = True, False
                 self._ahead.clear()
-            self._ahead.append(self._ms(len(self._sound)))
+            self._ahead.append(self._waiting_ms())
             self._append(sound, tags)
             self._keep_latency()
 
@@ -181,7 +182,7 @@ class Player:
                 silence_ms=self._ms(self._silent),
                 dropped_ms=self._ms(self._dropped),
                 flushed_ms=self._ms(self._flushed),
-                latency_ms=min(self._ahead, default=self._ms(len(self._sound))),
+                latency_ms=min(self._ahead, default=self._waiting_ms()),
                 speed=self._speed,
                 pictures=self._pictures,
                 skipped_pictures=self._skipped,
@@ -194,7 +195,8 @@ class Player:
     def fill(self, block: Sound, delay_s: float = 0.0) -> None:
         """Write the next samples to `block` [n]; its first one is heard `delay_s` from now. The sink calls this."""
         with self._lock:
-            now = self._clock() + delay_s
+            self._filled_at, self._block_s = self._clock(), len(block) / self._rate
+            now = self._filled_at + delay_s
             needed = int(self._phase + len(block) * self._speed) + _TAPS + len(self._fade)
             starved = len(self._sound) < needed
             if starved and self._running:
@@ -232,6 +234,11 @@ class Player:
 
     def _ms(self, samples: float) -> float:
         return samples / self._rate * 1000
+
+    def _waiting_ms(self) -> float:
+        """Sound that waits, less what has been heard of the last block: it shrinks with time, not block by block."""
+        heard_s = min(max(self._clock() - self._filled_at, 0.0), self._block_s)
+        return self._ms(len(self._sound)) - heard_s * 1000
 
     def _append(self, sound: Sound, tags: NDArray[np.int64]) -> None:
         self._sound = np.concatenate([self._sound, sound])
