@@ -147,6 +147,20 @@ def test_stream_is_the_whole_loop_even_through_the_smallest_queues(model: Model)
         assert session.metrics.refused_ms == 0
 
 
+def test_a_stream_feeds_no_further_ahead_than_the_worker_needs(model: Model) -> None:
+    most = 0
+
+    def watched(session: Session) -> Iterator[MediaChunk]:
+        nonlocal most
+        for chunk in chunks_of(model, 30):
+            yield chunk
+            most = max(most, session.metrics.waiting)
+
+    with Session.open(model, world=WORLD) as session:
+        assert len(list(session.stream(watched(session)))) == 30
+    assert 1 <= most <= 2
+
+
 def test_a_stream_that_ends_early_has_taken_only_what_it_yielded(model: Model) -> None:
     with Session.open(model, world=WORLD) as session:
         units: list[AgentUnit] = []

@@ -37,6 +37,7 @@ QUEUED_UNITS: Final = 64  # each queue's bound where a caller names none: ten se
 # Tokens of typed text that may wait for a slot: five minutes of reading at two a unit.
 MAX_TYPED_WAITING: Final = 4_096
 UNPLAYED_UNITS: Final = 16  # handed on and not yet played; a player is never further behind
+STREAM_AHEAD: Final = 2  # units that wait while `stream` feeds a source that is faster than time
 WATCH_EVERY_S: Final = 0.5
 
 _OPEN: "set[Session]" = set()
@@ -229,7 +230,8 @@ class Session:
         self._exchange.claim(claim)
         try:
             for chunk in chunks:
-                while not self.wait_for_room(0.0):
+                # The worker is never idle with one unit waiting; more would only add to every answer's latency.
+                while self._exchange.waiting >= min(STREAM_AHEAD, self._exchange.limits.waiting):
                     yield from self._wait_and_take(0.2, most=1)
                 self.push_chunk(chunk)
                 while units := self._wait_and_take(0.0, most=1):
