@@ -11,21 +11,7 @@ PACKAGES = ("runtimes", "sdk", "calibration", "export")
 GLOSSARY = ROOT / "docs/glossary.md"
 
 # What stands for them: on_progress, replace_layers, mark_outputs, perturbed, hint, passed, profiling, probe.
-PRIVATE_NAMES = {
-    "told",
-    "graft",
-    "grafted",
-    "tap",
-    "tapped",
-    "shaken",
-    "mend",
-    "bar",
-    "bars",
-    "met",
-    "pays",
-    "judge",
-    "obstacle",
-}
+PRIVATE_NAMES = {"told", "graft", "grafted", "tap", "tapped", "shaken", "mend", "met", "pays", "judge", "obstacle"}
 KIOSK_NAMES = {"visitor", "visitors", "guide", "guides"}
 STUMBLING = re.compile(
     r"\b(anew|mends?|mended|betray(s|ed)?|hitherto|thereof|whomever|for nothing is)\b", re.IGNORECASE
@@ -79,8 +65,7 @@ def test_every_term_of_the_glossary_is_used() -> None:
 
 
 def test_the_words_of_a_name_are_seen() -> None:
-    assert words_of_names("def build_bar(told): pass\nclass ShakenModel: x = self.met") >= {
-        "bar",
+    assert words_of_names("def mend_it(told): pass\nclass ShakenModel: x = self.met") >= {
         "told",
         "shaken",
         "met",

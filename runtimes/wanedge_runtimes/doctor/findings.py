@@ -339,8 +339,8 @@ def _jetpack(jetson: Jetson) -> Iterator[Finding]:
 def _dla(facts: Facts, jetson: Jetson) -> Iterator[Finding]:
     """JetPack 6 on Orin: TensorRT does not import without a library of the DLA, which some images leave out [user]."""
     orin = facts.nvidia is None or any(gpu.capability == "8.7" for gpu in facts.nvidia.gpus)
-    told = any("libnvdla_compiler" in (library.error or "") for library in facts.libraries.values())
-    if orin and not jetson.dla and not told and (jetson.jetpack or "").startswith("6"):
+    has_named_dla = any("libnvdla_compiler" in (library.error or "") for library in facts.libraries.values())
+    if orin and not jetson.dla and not has_named_dla and (jetson.jetpack or "").startswith("6"):
         yield Finding(
             level="warning",
             what="libnvdla_compiler.so is missing or empty, and TensorRT does not import without it",
