@@ -489,3 +489,93 @@ def test_a_worker_that_fails_is_an_event_and_an_error_for_everyone(
             use()
     session.close()
     assert "fell off the bus" in failures[0].message
+
+
+# -- holes: what was refused, lost or late
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize("live", [True, False])
+def test_after_an_overload_the_session_goes_on_by_itself_and_accounts_for_every_sample(
+    model: Model, monkeypatch: pytest.MonkeyPatch, live: bool, stamped: bool
+) -> None:
+    """40 ms blocks with and without timestamps; the model stands still for ten seconds of media, then all is normal."""
+    rate, block = model.config.audio.sample_rate, model.config.audio.sample_rate // 25
+    frame = np.zeros((8, 8, 3), np.uint8)
+    refused = accepted = 0
+    units: list[AgentUnit] = []
+
+    def push(session: Session, number: int) -> bool:
+        pcm = np.full(block, 0.1, np.float32)
+        at = 100.0 + number / 25 if stamped else None
+        try:
+            session.push(audio=pcm, video=frame, timestamp=at, sample_rate=rate, fps=25.0)
+        except SessionFull:
+            return False
+        return True
+
+    bounds = {"live": True} if live else {"max_waiting": 2}
+    with Session.open(model, world=WORLD, **bounds) as session:  # type: ignore[arg-type]
+        begun, go_on = threading.Event(), threading.Event()
+        respond = session.streamer.respond
+
+        def stand_still(user: object) -> AgentUnit:
+            begun.set()
+            assert go_on.wait(PATIENT_S)
+            return respond(user)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(session.streamer, "respond", stand_still)
+        for number in range(450):  # 18 s
+            if number == 8:
+                assert begun.wait(PATIENT_S)
+            if number == 258:
+                go_on.set()
+            if number >= 258:  # at the pace of the model
+                wait_until(lambda: session.metrics.waiting == 0)
+                units += session.pull()
+            taken = push(session, number)
+            accepted, refused = accepted + taken, refused + (not taken)
+            assert taken or not live
+            assert taken or number < 258, "refused although all is normal again"
+        metrics = session.metrics
+        units += pull_all(session)
+        metrics = session.metrics
+    assert (refused == 0) == live
+    assert metrics.refused_ms == pytest.approx(refused * 40)
+    media_stats = metrics.media
+    assert media_stats.pushed_samples == 450 * block
+    assert media_stats.pushed_samples == media_stats.kept_samples + media_stats.dropped_samples
+    assert media_stats.dropped_samples == refused * block
+    samples = model.config.audio.samples
+    assert media_stats.units * samples == media_stats.placed_samples + media_stats.filled_samples
+    assert media_stats.placed_samples == media_stats.kept_samples
+    # Every unit was answered or given up, and media time counts the ones that were never made.
+    assert metrics.units + metrics.dropped_units == media_stats.units
+    assert len(units) + metrics.dropped_answers == metrics.units
+    assert media_stats.units + media_stats.skipped_units == -(-450 * 40 // 160)
+    assert units[-1].index == -(-450 * 40 // 160) - 1
+    assert metrics.resyncs == 0
+
+
+def test_timestamps_that_jump_are_an_event(model: Model) -> None:
+    events: list[Event] = []
+    with Session.open(model, world=WORLD, live=True) as session:
+        session.on("resync", events.append)
+        for user in user_units(model.config, 6):
+            jump = 1e6 if user.index >= 3 else 0.0
+            session.push(audio=user.audio, video=user.frames, timestamp=user.index * 0.16 + jump)
+        assert [unit.index for unit in pull_all(session)] == [0, 1, 2, 3, 4, 5]
+        assert session.metrics.resyncs > 0
+    assert len(events) >= 1
+
+
+def test_counters_go_on_after_a_reset(model: Model) -> None:
+    with Session.open(model, world=WORLD) as session:
+        push_units(session, 3)
+        pull_all(session)
+        session.reset(WORLD)
+        push_units(session, 2)
+        pull_all(session)
+        metrics = session.metrics
+    assert metrics.media.pushed_samples == 5 * model.config.audio.samples
+    assert (metrics.units, metrics.media.units) == (5, 5)

@@ -1,7 +1,7 @@
 """From pushes of any size to units of 160 ms."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -53,6 +53,9 @@ class MediaStats:
     resyncs: int = 0
     ignored_timestamps: int = 0
     fps_corrections: int = 0
+
+    def __add__(self, other: "MediaStats") -> "MediaStats":
+        return MediaStats(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @property
     def kept_samples(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from wanedge.media import MediaStats
 from wanedge.units import AgentUnit
 
 WINDOW = 4096  # units that percentiles look back on: about eleven minutes
@@ -20,8 +21,10 @@ class SessionMetrics:
     dropped_units: user units given up because the session was behind. dropped_answers: agent units that nobody took
         in time. overloaded: the oldest input is being dropped now.
     refused_ms: audio, or frames where there was no audio, of pushes that raised SessionFull.
-    dropped_audio_samples, dropped_frames: late media that belonged to units already closed, at the rate pushed.
-    clipped_samples: float samples outside [-1, 1]. resyncs: times at which the media clock was set again.
+    filled_ms: silence in the units where audio was late, lost, refused or missing. skipped_ms: longer holes, for which
+        no units were made; the units' media time shows them.
+    resyncs: jumps of timestamps after which media went on without a gap.
+    media: what became of every sample and frame that was pushed; see MediaStats.
     since_sound_ms, since_picture_ms: since audio that is not one constant value, and a frame, were pushed; None
         before the first.
     played_units: agent units that `played` reported. latency_ms: p50, p95, p99 and max of the response latency over
@@ -37,10 +40,10 @@ class SessionMetrics:
     dropped_answers: int
     overloaded: bool
     refused_ms: float
-    dropped_audio_samples: int
-    dropped_frames: int
-    clipped_samples: int
+    filled_ms: float
+    skipped_ms: float
     resyncs: int
+    media: MediaStats
     since_sound_ms: float | None
     since_picture_ms: float | None
     played_units: int

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypedDict
 
 import numpy as np
 
 from wanedge.bundle import Bundle
 from wanedge.config import FPS, UNIT_MS
-from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
+from wanedge.media import AudioChunk, MediaAssembler, MediaChunk, MediaStats
 from wanedge.model import Model
 from wanedge.session.errors import SessionClosed, SessionError, SessionFailed, SessionFull
 from wanedge.session.events import EventKind, Events, Listener
@@ -52,6 +52,12 @@ def _close_what_was_left_open() -> None:
         session.close()
 
 
+class _Rates(TypedDict):
+    sample_rate: int | None
+    fps: float | None
+    pixel_format: str
+
+
 class Session:
     """One conversation. Use `Session.open`; close it, or use it as a (plain or async) context manager.
 
@@ -71,6 +77,9 @@ class Session:
         self._log = UnitLog()
         self._inputs = InputWatch(perf_counter(), self._events)
         self._refused_ms = 0.0
+        self._sample_rate = self.config.audio.sample_rate  # the last one that was named
+        self._jumps = 0  # of timestamps, that were reported
+        self._media_before = MediaStats()  # of conversations before this one
         self._played = 0
         self._unplayed: deque[AgentUnit] | None = None  # kept once somebody reports what was played
         self._pid = os.getpid()
@@ -165,17 +174,18 @@ class Session:
             exchange = self._exchange
             if exchange.finished:
                 raise SessionClosed("push after finish", hint="reset the session, or open another one, for more media")
+            rates: _Rates = {"sample_rate": sample_rate, "fps": fps, "pixel_format": pixel_format}
             if not exchange.has_room:
-                self._refuse(audio, video, sample_rate, fps)
+                self._refuse(audio, video, timestamp, rates)
             if text is not None and self.streamer.typed_waiting > MAX_TYPED_WAITING:
                 slots = self.config.text.user_slots
                 raise InputError(
                     f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
                     hint="wait for them, or put long background into the world text",
                 )
-            self._assembler.push(
-                audio, video, text, timestamp, sample_rate=sample_rate, fps=fps, pixel_format=pixel_format
-            )
+            self._assembler.push(audio, video, text, timestamp, **rates)
+            self._sample_rate = sample_rate or self._sample_rate
+            self._report_resyncs()
             self._inputs.came(audio, video, perf_counter())
             exchange.put(self._assembler.take())
 
@@ -308,7 +318,8 @@ class Session:
         with self._between_units(timeout), self._media, self._exchange.changed:
             self.streamer.reset(world, seed)
             self._exchange.restart()
-            self._assembler = self._new_assembler()
+            self._media_before += self._assembler.stats
+            self._assembler, self._jumps = self._new_assembler(), 0
             self._first_unit = 0
             self._unplayed = None if self._unplayed is None else deque(maxlen=UNPLAYED_UNITS)
 
@@ -332,7 +343,7 @@ class Session:
         """Counters and latencies so far."""
         exchange, now = self._exchange, perf_counter()
         with self._media, exchange.changed:
-            stats = self._assembler.stats
+            media = self._media_before + self._assembler.stats
             return SessionMetrics(
                 units=self._log.units,
                 deadline_misses=self._log.deadline_misses,
@@ -343,10 +354,10 @@ class Session:
                 dropped_answers=exchange.dropped_answers,
                 overloaded=exchange.overloaded,
                 refused_ms=self._refused_ms,
-                dropped_audio_samples=stats.dropped_samples,
-                dropped_frames=stats.dropped_frames,
-                clipped_samples=stats.clipped_samples,
-                resyncs=stats.resyncs,
+                filled_ms=media.filled_samples / self.config.audio.sample_rate * 1e3,
+                skipped_ms=float(media.skipped_units * UNIT_MS),
+                resyncs=media.resyncs,
+                media=media,
                 since_sound_ms=self._inputs.since_sound_ms(now),
                 since_picture_ms=self._inputs.since_picture_ms(now),
                 played_units=self._played,
@@ -406,16 +417,26 @@ class Session:
         max_fill_ms = self._exchange.limits.waiting * UNIT_MS
         return MediaAssembler(self.config, expect=("audio", "video"), max_fill_ms=max_fill_ms)
 
-    def _refuse(self, audio: Array | None, video: Array | None, sample_rate: int | None, fps: float | None) -> None:
-        """Count a push that finds no room. Raises SessionFull."""
-        if audio is not None:
-            self._refused_ms += len(audio) / (sample_rate or self.config.audio.sample_rate) * 1e3
-        elif video is not None:
-            self._refused_ms += (len(video) if np.ndim(video) == 4 else 1) / (fps or FPS) * 1e3
+    def _refuse(self, audio: Array | None, video: Array | None, timestamp: float | None, rates: "_Rates") -> None:
+        """Count a push that finds no room, and let its time pass. Raises InputError as `push`, else SessionFull."""
+        if audio is not None or video is not None:
+            self._assembler.skip(audio, video, timestamp, **rates)
+            self._exchange.put(self._assembler.take())  # one that was begun with media is completed by its silence
+            if audio is not None:
+                self._refused_ms += len(audio) / (rates["sample_rate"] or self._sample_rate) * 1e3
+            elif video is not None:
+                self._refused_ms += (len(video) if np.ndim(video) == 4 else 1) / (rates["fps"] or FPS) * 1e3
         raise SessionFull(
             f"{self._exchange.waiting} units wait to be answered and {self._exchange.ready} to be taken",
             hint="take answers, push at the pace of time, pass push(timeout=...), or open the session with live=True",
         )
+
+    def _report_resyncs(self) -> None:
+        stats = self._assembler.stats
+        if (count := stats.resyncs + stats.ignored_timestamps) > self._jumps:
+            self._jumps = count
+            message = "timestamps jumped; media goes on without a gap"
+            self._events.post("resync", message, resyncs=stats.resyncs, ignored_timestamps=stats.ignored_timestamps)
 
     def _wait_and_take(self, timeout: float, most: int | None) -> list[AgentUnit]:
         exchange, deadline = self._exchange, monotonic() + timeout
