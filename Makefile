@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 EXTRAS := cpu,engines,export,calibration,pesq,ray,media,plots,signing,kiosk,dev
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test check bench lint format clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -16,6 +16,9 @@ demo: $(VENV)/.installed
 	$(PY) -m samples.demo --out out/demo
 
 test: $(VENV)/.installed
+	$(PY) -m pytest -m "not slow"
+
+check: lint
 	$(PY) -m pytest
 
 bench: $(VENV)/.installed
