@@ -81,6 +81,33 @@ def test_launches_of_a_graph_are_ordered_in_their_stream_and_with_each_other(gpu
     first.sync()
 
 
+@given(st.integers(0, 2**16))
+def test_a_graph_never_runs_beside_itself(seed: int) -> None:
+    """A rotation of three places, launched three times in two streams: back where it began, in any order."""
+
+    def program(_: Gpu) -> list[int]:
+        first, second = (Device(0).create_stream() for _ in range(2))
+        memory, spare = device(3, first), device(1, first)
+        memory.copy_from(at(np.array([1, 2, 3], np.uint8)), stream=first)
+        second.wait(first)
+        place = [Buffer.from_handle(memory.handle + i, 1) for i in range(3)]
+
+        def body() -> None:
+            for into, out_of in ((spare, place[0]), (place[0], place[1]), (place[1], place[2]), (place[2], spare)):
+                into.copy_from(out_of, stream=first)
+
+        graph = captured(first, body)
+        for stream in (first, second, first):
+            graph.launch(stream)
+        first.wait(second)
+        found = np.zeros(3, np.uint8)
+        memory.copy_to(at(found), stream=first)
+        second.sync()
+        return found.tolist()  # type: ignore[no-any-return]
+
+    assert on_device(program, seed=seed) == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "call",
     [
