@@ -8,6 +8,7 @@ from wanedge.config import ModelConfig
 from wanedge_export.component import Component
 from wanedge_export.exporter import ExportedGraph, FloatPrecision, WeightFile, export_component
 from wanedge_export.model import ReferenceModel
+from wanedge_export.model.device import device_components
 from wanedge_export.tokenizer import LOBBY
 from wanedge_runtimes.spec import GraphSpec, Profile
 
@@ -47,9 +48,13 @@ def export_bundle(
     with BundleWriter(path, overwrite=overwrite) as writer:
         writer.add_file("tokenizer.json", tokenizer)
         graphs: dict[FloatPrecision, list[ExportedGraph]] = {
-            precision: _export_graphs(
-                model.components(), writer.directory(f"graphs/{precision}"), profiles, precision, log
-            )
+            precision: [
+                *_export_graphs(model.components(), writer.directory(f"graphs/{precision}"), profiles, precision, log),
+                # Their inputs and outputs are float32 in every precision, and so is what they compute.
+                *_export_graphs(
+                    device_components(model.config), writer.directory(f"graphs/{precision}"), profiles, "fp32", log
+                ),
+            ]
             for precision in precisions
         }
         contents = Contents(

@@ -43,10 +43,11 @@ class CallSequence(Protocol):
 class Workspace(Protocol):
     """Memory and order of one stream's calls. Any thread may use it, one at a time.
 
-    on_device: calls exchange memory that the host does not see.
+    on_device: calls exchange memory that the host does not see. parallel: it is a `StreamWorkspace`.
     """
 
     on_device: bool
+    parallel: bool
 
     def new_state(self, executable: Executable) -> State: ...
 
@@ -83,6 +84,44 @@ class Workspace(Protocol):
         """
 
 
+class Mark(Protocol):
+    """A place in a stream's work that another stream waits for."""
+
+    def record(self) -> None:
+        """Behind everything started so far."""
+
+
+class StreamWorkspace(Workspace, Protocol):
+    """A workspace on a device that can work beside another one, and copy between them.
+
+    What one stream reads of another's it must `wait` for; nothing else orders them.
+    """
+
+    def beside(self) -> "StreamWorkspace":
+        """Another workspace on the same device, in a stream of its own."""
+
+    def copy(self, target: Tensor, source: Tensor) -> None:
+        """Start a copy in this stream between tensors on the device."""
+
+    def read_slots(self, state: State, name: str, slots: slice, target: Tensor) -> None:
+        """Start a copy in this stream of `slots` of a cache into a tensor [1, Hkv, n, Dh]."""
+
+    def write_slots(self, state: State, name: str, slots: slice, source: Tensor) -> None:
+        """Start the opposite of `read_slots`."""
+
+    def mark(self) -> Mark:
+        """A mark in this stream's work."""
+
+    def wait(self, mark: Mark) -> None:
+        """What this stream starts from now on waits for `mark`."""
+
+    def fetch(self, group: str = UNIT) -> None:
+        """Start what `receive` would; the next `unpack` waits for it."""
+
+    def unpack(self, group: str = UNIT) -> int:
+        """Wait for everything started so far, as `receive` does, and fill the arrays with what was fetched."""
+
+
 class HostSequence:
     """See `CallSequence`."""
 
@@ -104,7 +143,7 @@ class HostWorkspace:
     It also drives a device, whose calls then copy in and out around each run.
     """
 
-    on_device = False
+    on_device = parallel = False
 
     def new_state(self, executable: Executable) -> State:
         return executable.new_state()

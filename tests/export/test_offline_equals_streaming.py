@@ -1,5 +1,7 @@
 """Streaming is guilty until it equals the offline run: the whole system, unit by unit against all at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from tests.configs import mini
 from tests.media import user_units
 from wanedge.config import FlowConfig, ModelConfig
 from wanedge.streaming import Streamer
-from wanedge.streaming.performer import Latents
+from wanedge.streaming.performer import HostLatents
 from wanedge.streaming.sampling import Sampler
 from wanedge.text import Tokenizer
 from wanedge.units import AgentUnit
@@ -16,6 +18,8 @@ from wanedge_export.model import ReferenceModel
 from wanedge_export.model.offline import Clip, Offline, forward_clip
 from wanedge_export.tokenizer import LOBBY
 from wanedge_export.torch_runtime import torch_model
+from wanedge_runtimes.runtime import Call
+from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 
 UNITS = 13  # the global ring of 5 units wraps twice, the local one six times
 WORLD = "A bright lobby."
@@ -36,14 +40,26 @@ def system(request: pytest.FixtureRequest) -> tuple[ReferenceModel, Tokenizer]:
 def streamed(system: tuple[ReferenceModel, Tokenizer]) -> tuple[list[AgentUnit], torch.Tensor, torch.Tensor]:
     """Agent units and the clean latents that the performer made, [1, K * N, L] each."""
     model, tokenizer = system
-    streamer = Streamer(torch_model(model, tokenizer), WORLD, seed=5)
-    agents, audio, video = [], [], []
-    for user in user_units(model.config, UNITS, text=TYPED):
-        agents.append(streamer.respond(user))
-        latents = streamer._performer._writer.latents
-        audio.append(torch.from_numpy(latents.audio.copy()))
-        video.append(torch.from_numpy(latents.video.copy()))
-    return agents, torch.cat(audio, dim=1), torch.cat(video, dim=1)
+    decoded: dict[str, list[torch.Tensor]] = {"audio_decoder": [], "video_decoder": []}
+    streamed = torch_model(model, tokenizer)
+    graphs = dict(streamed.graphs)
+    for name, latents in decoded.items():
+        graphs[name] = WrappedExecutable(graphs[name], lambda call, _state, _dims, to=latents: _Reads(call, to))
+    streamer = Streamer(replace(streamed, graphs=graphs), WORLD, seed=5)
+    agents = [streamer.respond(user) for user in user_units(model.config, UNITS, text=TYPED)]
+    return agents, torch.cat(decoded["audio_decoder"], dim=1), torch.cat(decoded["video_decoder"], dim=1)
+
+
+class _Reads(WrappedCall):
+    """A decoder that keeps the latents it was given."""
+
+    def __init__(self, call: Call, to: list[torch.Tensor]) -> None:
+        super().__init__(call)
+        self._to = to
+
+    def run(self) -> None:
+        self._to.append(torch.from_numpy(self.inputs["latents"].copy()))
+        self.call.run()
 
 
 def clip_of(
@@ -52,7 +68,7 @@ def clip_of(
     config = model.config
     agents, audio, video = streamed
     users = list(user_units(config, UNITS, text=TYPED))
-    noise = [Latents.zeros(config) for _ in range(UNITS)]
+    noise = [HostLatents.zeros(config) for _ in range(UNITS)]
     for unit, latents in enumerate(noise):
         Sampler(seed=5).noise(unit, out=latents.flat)
     state_ids = {name: token for token, name in tokenizer.states.items()}

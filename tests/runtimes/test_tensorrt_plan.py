@@ -1,7 +1,6 @@
 """The planning half of the TensorRT runtime: bindings, aliases, profiles, captures and streams, without a GPU."""
 
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from wanedge_runtimes.errors import GraphError
 from wanedge_runtimes.gpu.plan import CapturePlan, Loaded, choose_profile, plan_call, state_buffers
-from wanedge_runtimes.gpu.schedule import Step, schedule
+from wanedge_runtimes.gpu.schedule import Step, begin_unit, finish_unit
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 from wanedge_runtimes.tensorrt.engine import EngineInfo, EngineTensor
 
@@ -114,29 +113,41 @@ def happens_before(steps: list[Step]) -> set[tuple[int, int]]:
     return {(a, b) for b, earlier in enumerate(before) for a in earlier}
 
 
-@given(units=st.integers(0, 9), lag=st.sampled_from([0, 1]))
-def test_no_two_steps_race(units: int, lag: Literal[0, 1]) -> None:
-    steps = list(schedule(units, lag))
+def issued(units: int, unfinished: list[bool]) -> list[Step]:
+    """Every step of some units. unfinished: for each but the first, whether it is begun before the last is finished."""
+    steps: list[Step] = []
+    for unit in range(units):
+        waits = unit > 0 and unfinished[unit]
+        if unit > 0 and not waits:
+            steps += finish_unit(unit - 1)
+        steps += begin_unit(unit, waits)
+    return [*steps, *finish_unit(units - 1)]
+
+
+PACES = st.lists(st.booleans(), min_size=1, max_size=9)
+
+
+@given(pace=PACES)
+def test_no_two_steps_race(pace: list[bool]) -> None:
+    steps = issued(len(pace), pace)
     ordered = happens_before(steps)
     for (a, one), (b, two) in combinations(enumerate(steps), 2):
         if one.writes & (two.reads | two.writes) or two.writes & one.reads:
             assert (a, b) in ordered, f"{one.name} {one.unit} and {two.name} {two.unit} race"
 
 
-@given(units=st.integers(2, 9))
-def test_with_a_lag_of_one_the_next_thought_does_not_wait_for_the_solver(units: int) -> None:
-    for lag, overlaps in ((1, True), (0, False)):
-        steps = list(schedule(units, lag))  # type: ignore[arg-type]
-        ordered = happens_before(steps)
-        at = {(s.name, s.unit, s.stream): i for i, s in enumerate(steps)}
-        for unit in range(units - 1):
-            solve, think = at["solve", unit, "performer"], at["think", unit + 1, "thinker"]
-            assert ((solve, think) not in ordered) == overlaps
+@given(pace=PACES)
+def test_a_thought_that_is_begun_early_does_not_wait_for_the_solver(pace: list[bool]) -> None:
+    steps = issued(len(pace), pace)
+    ordered = happens_before(steps)
+    at = {(s.name, s.unit): i for i, s in enumerate(steps)}
+    for unit in range(1, len(pace)):
+        assert ((at["solve", unit - 1], at["think", unit]) not in ordered) == pace[unit]
 
 
-@given(units=st.integers(1, 9), lag=st.sampled_from([0, 1]))
-def test_the_thinker_has_the_media_that_its_lag_allows(units: int, lag: Literal[0, 1]) -> None:
-    order = [(s.name, s.unit) for s in schedule(units, lag) if s.stream == "thinker"]
-    for unit in range(1, units):
-        committed = {u for name, u in order[: order.index(("think", unit))] if name == "commit"}
-        assert committed == set(range(unit - lag))
+@given(pace=PACES)
+def test_the_thinker_has_the_media_of_every_unit_but_the_last(pace: list[bool]) -> None:
+    order = [(s.name, s.unit) for s in issued(len(pace), pace) if s.stream == "thinker"]
+    for unit in range(1, len(pace)):
+        taken = {u for name, u in order[: order.index(("think", unit))] if name == "take"}
+        assert taken >= set(range(unit - 1))

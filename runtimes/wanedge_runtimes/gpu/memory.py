@@ -177,6 +177,7 @@ class DeviceEvent:
     def record(self) -> None:
         """Behind everything that is in the event's stream."""
         cuda, first = self._stream.cuda, self._event is None
+        cuda.activate()
         self._event = cuda.record(self._stream.raw, self._event)
         if first:
             self._stream.free_with(self, partial(cuda.close_event, self._event), "an event")

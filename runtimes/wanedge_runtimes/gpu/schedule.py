@@ -1,18 +1,22 @@
 """The order of a unit's work on two CUDA streams, so that thinker and performer overlap without a race.
 
-The thinker of unit k+1 runs while the performer of unit k still solves. Each has a cache of its own: in a shared ring
-the thinker's new unit would overwrite the oldest unit that the performer still sees. What they exchange (the
-thinker's new keys and values, the performer's latents) lies in two buffers that take turns.
+Where the thinker lacks audio and video of the unit before (thinker_lag 1), the thinker of unit k+1 runs while the
+performer of unit k still solves. Each has a cache of its own: in a shared ring the thinker's new unit would overwrite
+the oldest unit that the performer still sees. What they exchange (each other's new keys and values, the latents) lies
+in buffers that take turns, because a graph may touch any part of a cache that it writes.
 
-    thinker    | think k  -> hand over k |            think k+1 -> hand over k+1 | commit k | decode k | ...
-    performer  |              receive k | solve k ................| commit k |     receive k+1 | solve k+1
+    thinker    | think k, hand over k |           | think k+1, hand over k+1 | decode k, take k |            | think k+2
+    performer  |           receive k  | solve k ............. | commit k, return k | receive k+1 | solve k+1 .......
+
+The thinker takes the clean keys and values that the performer computed. It could not compute them itself: by then its
+own ring holds unit k+1 where the clean pass of unit k must see unit k - n.
 """
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-Stream = Literal["thinker", "performer"]
-SLOTS = 2  # exchange buffers
+StreamName = Literal["thinker", "performer"]
+SLOTS = 2  # exchange buffers of each kind
 
 
 class Step(NamedTuple):
@@ -24,72 +28,84 @@ class Step(NamedTuple):
 
     name: str
     unit: int
-    stream: Stream
+    stream: StreamName
     reads: frozenset[str]
     writes: frozenset[str]
     waits: tuple[str, ...] = ()
     records: str | None = None
 
 
-def schedule(units: int, thinker_lag: Literal[0, 1]) -> Iterator[Step]:
-    """The steps of units 0 .. units-1.
-
-    thinker_lag 1: the thinker of unit k lacks audio and video of unit k-1, so it need not wait for them; the latents
-    are committed to its cache, and decoded, behind its next thought. 0: it has them all, and nothing overlaps.
-    """
-    for unit in range(units):
-        if thinker_lag == 0 and unit > 0:
-            yield from _finish(unit - 1)
-        yield from _think(unit)
-        if thinker_lag == 1 and unit > 0:
-            yield from _finish(unit - 1)
-        yield from _perform(unit)
-    if units:
-        yield from _finish(units - 1)
-
-
-def _think(unit: int) -> Iterator[Step]:
-    slot = unit % SLOTS
-    # The exchange buffer was last read by the performer of unit - SLOTS.
-    reuse = (f"received {unit - SLOTS}",) if unit >= SLOTS else ()
-    yield Step("think", unit, "thinker", frozenset(), frozenset({"thinker cache"}))
-    yield Step(
+def begin_unit(unit: int, unfinished: bool) -> Iterator[Step]:
+    """The steps that start `unit`. unfinished: the unit before has not been finished; it is, behind the thought."""
+    yield _step("think", unit, "thinker", "", "thinker cache, choice")
+    yield _step(
         "hand over",
         unit,
         "thinker",
-        frozenset({"thinker cache"}),
-        frozenset({f"thought {slot}"}),
-        reuse,
-        f"thought {unit}",
+        "thinker cache, choice",
+        f"thought {unit % SLOTS}, ids {unit % SLOTS}",
+        waits=_earlier("received", unit),
+        records="handed over",
     )
-
-
-def _perform(unit: int) -> Iterator[Step]:
-    slot = unit % SLOTS
-    reuse = (f"finished {unit - SLOTS}",) if unit >= SLOTS else ()
-    yield Step(
+    if unfinished:
+        yield from finish_unit(unit - 1)
+    yield _step(
         "receive",
         unit,
         "performer",
-        frozenset({f"thought {slot}"}),
-        frozenset({"performer cache"}),
-        (f"thought {unit}",),
-        f"received {unit}",
+        f"thought {unit % SLOTS}",
+        "performer cache",
+        waits=(f"handed over {unit}",),
+        records="received",
     )
-    yield Step(
+    # The latents were last read by the thinker that decoded them, the media by the one that took them.
+    yield _step(
         "solve",
         unit,
         "performer",
-        frozenset(),
-        frozenset({"performer cache", f"latents {slot}"}),
-        reuse,
-        f"solved {unit}",
+        "",
+        f"performer cache, solution, latents {unit % SLOTS}",
+        waits=_earlier("finished", unit),
+        records="solved",
     )
-    yield Step("commit", unit, "performer", frozenset({f"latents {slot}"}), frozenset({"performer cache"}))
+    yield _step("commit", unit, "performer", "solution", "performer cache")
+    yield _step("return", unit, "performer", "performer cache", f"media {unit % SLOTS}", records="returned")
 
 
-def _finish(unit: int) -> Iterator[Step]:
-    slot = unit % SLOTS
-    latents = frozenset({f"latents {slot}"})
-    yield Step("decode", unit, "thinker", latents, frozenset({"media"}), (f"solved {unit}",))
-    yield Step("commit", unit, "thinker", latents, frozenset({"thinker cache"}), (), f"finished {unit}")
+def finish_unit(unit: int) -> Iterator[Step]:
+    """The steps behind which the unit's answer can be read and the next thought may follow."""
+    yield _step(
+        "decode",
+        unit,
+        "thinker",
+        f"latents {unit % SLOTS}, ids {unit % SLOTS}",
+        "answer",
+        waits=(f"solved {unit}",),
+    )
+    yield _step(
+        "take",
+        unit,
+        "thinker",
+        f"media {unit % SLOTS}",
+        "thinker cache",
+        waits=(f"returned {unit}",),
+        records="finished",
+    )
+
+
+def _step(
+    name: str,
+    unit: int,
+    stream: StreamName,
+    reads: str,
+    writes: str,
+    waits: tuple[str, ...] = (),
+    records: str | None = None,
+) -> Step:
+    touched = [frozenset(each.split(", ")) - {""} for each in (reads, writes)]
+    return Step(name, unit, stream, touched[0], touched[1], waits, records and f"{records} {unit}")
+
+
+def _earlier(event: str, unit: int) -> tuple[str, ...]:
+    """The event of the unit that used the same buffers."""
+    return (f"{event} {unit - SLOTS}",) if unit >= SLOTS else ()

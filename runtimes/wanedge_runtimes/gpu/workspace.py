@@ -17,7 +17,7 @@ from wanedge_runtimes.dtypes import spec_dtype
 from wanedge_runtimes.errors import GraphError, StateError
 from wanedge_runtimes.gpu.calls import DeviceCall, Foreign, Launcher, Replays
 from wanedge_runtimes.gpu.cuda import ALIGNMENT, Cuda
-from wanedge_runtimes.gpu.memory import Block, DeviceStream, DeviceTensor, new_tensor
+from wanedge_runtimes.gpu.memory import Block, DeviceEvent, DeviceStream, DeviceTensor, new_tensor
 from wanedge_runtimes.gpu.plan import CallPlan, Loaded, plan_call
 from wanedge_runtimes.gpu.state import Blocking, DeviceState, Translated
 from wanedge_runtimes.gpu.zero_copy import device_array, require_fits
@@ -168,6 +168,7 @@ class DeviceWorkspace:
     def __init__(self, device: Device) -> None:
         with Translated("the GPU"):
             self.stream = device.new_stream()
+        self.parallel = device.shared is None
         self._device = device
         self._sent: dict[str, Block] = {}
         self._received: dict[str, Block] = {}
@@ -217,11 +218,59 @@ class DeviceWorkspace:
             self._sent[group].send()
 
     def receive(self, group: str = UNIT) -> int:
-        start, block = perf_counter_ns(), self._received[group]
+        start = perf_counter_ns()
         with Blocking(self.stream, "the unit"):
-            block.fetch()
-        block.unpack()
+            self._received[group].fetch()
+        self._received[group].unpack()
         return perf_counter_ns() - start
+
+    def beside(self) -> "DeviceWorkspace":
+        other = DeviceWorkspace(self._device)
+        self.stream.works_with(other.stream)
+        return other
+
+    def copy(self, target: DeviceTensor, source: DeviceTensor) -> None:
+        with Translated("a copy on the GPU"):
+            self.stream.cuda.activate()
+            self.stream.cuda.copy(target.address, source.address, source.nbytes, self.stream.raw)
+
+    def read_slots(self, state: State, name: str, slots: slice, target: DeviceTensor) -> None:
+        self._copy_slots(state, name, slots, target, written=False)
+
+    def write_slots(self, state: State, name: str, slots: slice, source: DeviceTensor) -> None:
+        self._copy_slots(state, name, slots, source, written=True)
+
+    def mark(self) -> DeviceEvent:
+        return DeviceEvent(self.stream)
+
+    def wait(self, mark: DeviceEvent) -> None:
+        with Translated("the GPU"):
+            self.stream.cuda.activate()
+            mark.hold(self.stream)
+
+    def fetch(self, group: str = UNIT) -> None:
+        with Translated("the copy from the GPU"):
+            self.stream.cuda.activate()
+            self._received[group].fetch()
+
+    def unpack(self, group: str = UNIT) -> int:
+        start = perf_counter_ns()
+        with Blocking(self.stream, "the unit"):
+            pass
+        self._received[group].unpack()
+        return perf_counter_ns() - start
+
+    def _copy_slots(self, state: State, name: str, slots: slice, tensor: DeviceTensor, *, written: bool) -> None:
+        assert isinstance(state, DeviceState)
+        runs = state.slot_runs(name, slots)
+        if sum(size for _, size in runs) != tensor.nbytes:
+            raise GraphError(f"{name}: {slots} is not as large as {list(tensor.shape)}", hint="pass [1, Hkv, n, Dh]")
+        with Translated("a copy on the GPU"):
+            cuda, raw, place = self.stream.cuda, self.stream.raw, tensor.address
+            cuda.activate()
+            for address, size in runs:
+                cuda.copy(*((address, place) if written else (place, address)), size, raw)
+                place += size
 
     def _resident(self, executable: Executable) -> DeviceExecutable:
         if not isinstance(executable, DeviceExecutable) or executable.device is not self._device:

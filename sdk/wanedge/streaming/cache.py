@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from wanedge.ring import backbone_rings
 from wanedge.rope import Rope, RopeTable, token_positions
 from wanedge.streaming.visibility import RingInputs
 from wanedge_runtimes.runtime import Array, Call, Executable
-from wanedge_runtimes.workspace import UNIT, CallSequence, Tensor, Workspace
+from wanedge_runtimes.workspace import UNIT, CallSequence, StreamWorkspace, Tensor, Workspace
 
 KvSlice = dict[str, Array]
 """Keys and values [1, Hkv, n, Dh] of some slots of one unit, by state name: what thinker and performer exchange."""
@@ -32,6 +33,10 @@ class GraphClock:
     def wait(self, work: Workspace, group: str = UNIT) -> None:
         """Receive what the host reads."""
         self.elapsed_ns += work.receive(group)
+
+    def unpack(self, work: StreamWorkspace) -> None:
+        """Receive what was fetched."""
+        self.elapsed_ns += work.unpack()
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,27 @@ class BackboneCache:
         """The opposite of `read`."""
         for layer, name in self._names():
             self.state.write(name, self._place(layer, unit, slots), values[name])
+
+    def exchange(self, slots: slice) -> dict[str, Tensor]:
+        """Room on the device for what some slots of a unit hold, by state name."""
+        shapes = {s.name: s for s in self._executable.spec.states}
+        tensors: dict[str, Tensor] = {}
+        for _, name in self._names():
+            heads, width = shapes[name].shape[1], shapes[name].shape[3]
+            tensors[name] = self._work.scratch(shapes[name].dtype, (1, heads, slots.stop - slots.start, width))
+        return tensors
+
+    def put_into(self, tensors: Mapping[str, Tensor], unit: int, slots: slice) -> None:
+        """Start copying `slots` of `unit` out of the cache, in its stream."""
+        work = cast(StreamWorkspace, self._work)
+        for layer, name in self._names():
+            work.read_slots(self.state, name, self._place(layer, unit, slots), tensors[name])
+
+    def take_from(self, tensors: Mapping[str, Tensor], unit: int, slots: slice) -> None:
+        """The opposite of `put_into`."""
+        work = cast(StreamWorkspace, self._work)
+        for layer, name in self._names():
+            work.write_slots(self.state, name, self._place(layer, unit, slots), tensors[name])
 
     def read_prefill(self) -> KvSlice:
         """The pinned slots, for a second cache that must hold the same."""

@@ -154,10 +154,10 @@ class _DeviceSolver:
         noise = HostLatents.zeros(cache.config)
         self.noise = noise.flat
         z = Latents(work.input(noise.audio), work.input(noise.video))
-        velocity, graph = _scratch(work, cache.config), graphs["flow_step"]
+        velocity, graph = scratch_latents(work, cache.config), graphs["flow_step"]
         calls: list[Call] = []
         for t, step in steps:
-            after = _scratch(work, cache.config)
+            after = scratch_latents(work, cache.config)
             bound = {
                 "audio": z.audio,
                 "video": z.video,
@@ -190,7 +190,8 @@ def latent_shapes(config: ModelConfig) -> tuple[tuple[int, int, int], tuple[int,
     return (1, audio.tokens, audio.latent), (1, video.tokens, video.latent)
 
 
-def _scratch(work: Workspace, config: ModelConfig) -> Latents:
+def scratch_latents(work: Workspace, config: ModelConfig) -> Latents:
+    """Room for latents that only calls read and write."""
     audio, video = latent_shapes(config)
     return Latents(work.scratch("float32", audio), work.scratch("float32", video))
 

@@ -7,24 +7,27 @@ Calibration, validation and tests use it directly; `Session` feeds it from live 
 """
 
 import json
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter_ns
+from typing import NamedTuple, cast
 
 import numpy as np
 from pydantic import Field, FiniteFloat, NonNegativeInt, ValidationError
 
 from wanedge.config import FRAMES_PER_UNIT, UNIT_MS
 from wanedge.model import Model
-from wanedge.streaming.cache import BackboneCache, GraphClock
-from wanedge.streaming.performer import Performer
+from wanedge.streaming.cache import GraphClock
+from wanedge.streaming.overlap import OverlappedPair, can_overlap
+from wanedge.streaming.pair import Pair, SequentialPair, StagesMs
 from wanedge.streaming.sampling import SEED_BITS, Sampler
-from wanedge.streaming.thinker import Thinker, all_finite
+from wanedge.streaming.thinker import all_finite
 from wanedge.text import TextStream
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.runtime import Array, State
 from wanedge_runtimes.strict import Strict
-from wanedge_runtimes.workspace import open_workspace
+from wanedge_runtimes.workspace import StreamWorkspace, open_workspace
 
 STATE_VERSION = 1
 Snapshot = dict[str, dict[str, Array]]
@@ -40,23 +43,37 @@ class Streamer:
         temperature: of state and text tokens; 0 is greedy.
         own_caches: give thinker and performer a cache each, as on two devices; they then exchange keys, values and
             latents once a unit. The bytes are the same either way.
+        overlap: on a GPU, the thinker of a unit may work while the performer of the one before still does; only for a
+            model with thinker_lag 1. None: where it can. The bytes are the same either way.
     """
 
     def __init__(
-        self, model: Model, world: str = "", *, seed: int = 0, temperature: float = 0.0, own_caches: bool = False
+        self,
+        model: Model,
+        world: str = "",
+        *,
+        seed: int = 0,
+        temperature: float = 0.0,
+        own_caches: bool = False,
+        overlap: bool | None = None,
     ) -> None:
         config, graphs = model.config, model.graphs
         self.model = model
         self.config = config
         self._clock = GraphClock()
         self._sampler = Sampler(seed, temperature)
-        self._own_caches = own_caches
-        work = self._work = open_workspace(graphs.values())
-        cache = BackboneCache(graphs["backbone"], config, self._clock, work)
-        other = BackboneCache(graphs["backbone"], config, self._clock, work) if own_caches else cache
-        self._performer = Performer(graphs, other, self._clock, work)
-        latents = self._performer.latents
-        self._thinker = Thinker(graphs, cache, model.tokenizer, self._clock, work, latents, own_cache=own_caches)
+        work = open_workspace(graphs.values())
+        if overlap and not can_overlap(config, graphs, work):
+            raise InputError(
+                f"thinker and performer of '{config.name}' cannot overlap here",
+                hint="leave out overlap; it takes thinker_lag 1, a GPU, and a bundle exported by this version",
+            )
+        if (overlap is None and not own_caches and can_overlap(config, graphs, work)) or overlap:
+            self._pair: Pair = OverlappedPair(graphs, config, model.tokenizer, self._clock, cast(StreamWorkspace, work))
+        else:
+            self._pair = SequentialPair(graphs, config, model.tokenizer, self._clock, work, own_caches)
+        self._thinker = self._pair.thinker
+        self._begun: deque[_Begun] = deque()
         video = config.user_video
         self._media_shapes = (
             ("audio", (config.audio.samples,), np.float32),
@@ -68,7 +85,7 @@ class Streamer:
         self._interrupted = False
         self._uncommitted = False
         self._commit_ms = 0.0
-        self._prefill(model.tokenizer.encode_world(world, config.prefill))
+        self._pair.prefill(model.tokenizer.encode_world(world, config.prefill))
 
     @property
     def next_unit(self) -> int:
@@ -88,42 +105,52 @@ class Streamer:
 
     def respond(self, user: UserUnit) -> AgentUnit:
         """Answer one unit; `commit` (or the next `respond`) does what can wait until after emission."""
+        self.begin(user)
+        return self.finish()
+
+    def stream(self, users: Iterable[UserUnit]) -> Iterator[AgentUnit]:
+        """Answer units that are there already, as fast as it goes; where it can, two of them at a time."""
+        for user in users:
+            self.begin(user)
+            if not self.can_begin:
+                yield self.finish()
+        while self._begun:
+            yield self.finish()
+
+    @property
+    def can_begin(self) -> bool:
+        """Another unit may be begun before those that are get finished."""
+        return len(self._begun) < self._pair.most_begun
+
+    def begin(self, user: UserUnit) -> None:
+        """Start to answer one unit; `finish` waits for the answer. Raises InputError and ExecutionError."""
+        if not self.can_begin:
+            raise InputError(f"unit {self._begun[0].unit} is begun and not finished", hint="finish() it first")
         self._check(user)
         self.commit()
         started, graph_ns = perf_counter_ns(), self._clock.elapsed_ns
         unit, stages = self._next, {"commit": self._commit_ms}
-
         self._typed += self.model.tokenizer.encode(user.text) if user.text else []
         slots = self.config.text.user_slots
         typed, self._typed = self._typed[:slots], self._typed[slots:]
-        thinker, performer, work = self._thinker, self._performer, self._work
         stop, self._interrupted = self._interrupted, False
-        thinker.observe(user, typed + [self.model.tokenizer.pad] * (slots - len(typed)), stop=stop)
-        performer.begin(unit, self._sampler)
-        work.send()
-        thinker.encode()
-        encoded = perf_counter_ns()
+        self._thinker.observe(user, typed + [self.model.tokenizer.pad] * (slots - len(typed)), stop=stop)
+        stages |= self._pair.begin(unit, self._sampler)
+        self._begun.append(_Begun(unit, started, graph_ns, stages))
+        self._next = unit + 1
 
-        thinker.think(unit, self._sampler)
-        if self._own_caches:
-            performer.receive(unit, thinker.hand_over(unit))
-        thought_at = perf_counter_ns()
-
-        performer.solve()
-        performed = perf_counter_ns()
-
-        thinker.decode()
-        self._clock.wait(work)
-        thought, (audio, frames) = thinker.thought, thinker.media(unit)
-        self._uncommitted, self._next = True, unit + 1
+    def finish(self) -> AgentUnit:
+        """The answer to the unit that was begun first. Raises ExecutionError."""
+        if not self._begun:
+            raise InputError("no unit was begun", hint="begin(user) before each finish()")
+        unit, started, graph_ns, stages = self._begun.popleft()
+        waiting = perf_counter_ns()
+        thought = self._pair.finish(unit)
+        audio, frames = self._thinker.media(unit)
+        self._uncommitted = True
         words = self._words.push(list(thought.text))
         finished = perf_counter_ns()
-        stages |= {
-            "encode": (encoded - started) / 1e6,
-            "thinker": (thought_at - encoded) / 1e6,
-            "performer": (performed - thought_at) / 1e6,
-            "decode": (finished - performed) / 1e6,
-        }
+        stages["decode"] = stages.get("decode", 0.0) + (finished - waiting) / 1e6
         return AgentUnit(
             index=unit,
             start_ms=unit * UNIT_MS,
@@ -149,30 +176,34 @@ class Streamer:
         """
         ids = self.model.tokenizer.encode_world(world, self.config.prefill)
         self._sampler = Sampler(self._sampler.seed if seed is None else seed, self._sampler.temperature)
-        for state in self._states().values():
-            state.reset()
+        for alike in self._states().values():
+            for state in alike:
+                state.reset()
         self._typed, self._words.pending = [], []
         self._next, self._uncommitted, self._interrupted, self._commit_ms = 0, False, False, 0.0
-        self._adopt(0)
-        self._prefill(ids)
+        self._begun.clear()
+        self._pair.adopt(0)
+        self._pair.prefill(ids)
 
     def commit(self) -> None:
         """The clean pass of the last unit: its keys and values join the history. Does nothing when done already."""
         if not self._uncommitted:
             return
         started = perf_counter_ns()
-        self._performer.commit()
-        self._thinker.commit()
+        self._pair.commit()
         self._uncommitted = False
         self._commit_ms = (perf_counter_ns() - started) / 1e6
 
     def snapshot(self) -> tuple[Snapshot, dict[str, str]]:
         """Everything that the next unit depends on: tensors by component, and text metadata.
 
-        A streamer restored from it, in any process with the same graphs, continues with the same bytes.
+        A streamer restored from it, in any process with the same graphs, continues with the same bytes. Raises
+        StateError while a unit is begun and not finished.
         """
+        if self._begun:
+            raise StateError(f"unit {self._begun[0].unit} is begun and not finished", hint="finish() it first")
         self.commit()
-        tensors = {name: state.snapshot() for name, state in self._states().items()}
+        tensors = {name: states[0].snapshot() for name, states in self._states().items()}
         about = {
             "version": STATE_VERSION,
             "model": self.config.name,
@@ -195,29 +226,18 @@ class Streamer:
                 f"the saved state holds {sorted(tensors)}, this streamer needs {sorted(states)}",
                 hint="restore it into a streamer with the same model and the same own_caches",
             )
-        for name, state in states.items():
-            state.restore(tensors[name])
+        for name, alike in states.items():
+            for state in alike:
+                state.restore(tensors[name])
         self._sampler = Sampler(about.seed, about.temperature)
         self._typed, self._words.pending = list(about.typed), list(about.words)
         self._next, self._uncommitted, self._interrupted = about.next_unit, False, about.interrupted
-        self._adopt(about.prefill_length)
+        self._begun.clear()
+        self._pair.adopt(about.prefill_length)
 
-    def _prefill(self, ids: list[int]) -> None:
-        self._thinker.prefill(ids)
-        if self._own_caches:
-            cache = self._thinker.cache
-            self._performer.cache.adopt_prefill(cache.read_prefill(), cache.prefill_length)
-
-    def _adopt(self, prefill_length: int) -> None:
-        """Take over states that were reset or restored."""
-        for cache in {id(c): c for c in (self._thinker.cache, self._performer.cache)}.values():
-            cache.adopt(prefill_length)
-
-    def _states(self) -> dict[str, State]:
-        caches = {"backbone": self._thinker.cache.state}
-        if self._own_caches:
-            caches["backbone.performer"] = self._performer.cache.state
-        return {**self._thinker.states, **caches}
+    def _states(self) -> dict[str, tuple[State, ...]]:
+        """By the name in a snapshot: the states that hold the same."""
+        return {**{name: (state,) for name, state in self._thinker.states.items()}, **self._pair.caches()}
 
     def _read_about(self, metadata: Mapping[str, str]) -> "_About":
         hint = "use a file written by Session.save, with the bundle and the wanedge version that saved it"
@@ -278,3 +298,12 @@ class _About(Strict, strict=True):
     typed: list[NonNegativeInt]
     words: list[NonNegativeInt]
     interrupted: bool = False
+
+
+class _Begun(NamedTuple):
+    """A unit that is being answered. started, graph_ns: clocks when it was begun."""
+
+    unit: int
+    started: int
+    graph_ns: int
+    stages_ms: StagesMs

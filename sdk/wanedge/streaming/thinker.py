@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from wanedge.text import Tokenizer
 from wanedge.units import UserUnit
 from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Call, Executable, State
-from wanedge_runtimes.workspace import CallSequence, Tensor, Workspace
+from wanedge_runtimes.workspace import CallSequence, StreamWorkspace, Tensor, Workspace
 
 WORLD_ROLE, USER_ROLE, AGENT_ROLE = 0, 1, 2  # rows of the text embedding's second table
 
@@ -33,7 +34,8 @@ class Thought:
 class Thinker:
     """Encoders, the short token-causal pass and decoders, over one cache.
 
-    latents: what to decode. own_cache: the clean latents must be written into this cache, too.
+    latents: what to decode. own_cache: the clean latents must be written into this cache, too. slots: of how many
+        units, in turn, the choices must be kept.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Thinker:
         work: Workspace,
         latents: Latents,
         own_cache: bool,
+        slots: int = 1,
     ) -> None:
         self.cache = cache
         config, layout = cache.config, cache.layout
@@ -57,7 +60,7 @@ class Thinker:
 
         user = cache.block(layout.user)
         self._encoders = _Encoders(graphs, self.states, cache, work, user)
-        self._thoughts = _Thoughts(graphs, cache, tokenizer, clock, work, user)
+        self._thoughts = _Thoughts(graphs, cache, tokenizer, clock, work, user, slots)
 
         video = config.agent_video
         self._audio = np.zeros((1, config.audio.samples), np.float32)
@@ -102,14 +105,17 @@ class Thinker:
         """Encode what was observed into the backbone's next block."""
         self._clock.run(self._encoders.sequence)
 
-    def think(self, unit: int, sampler: Sampler) -> None:
+    def think(self, unit: int, sampler: Sampler, slot: int = 0) -> None:
         """Run the user block, then choose the state token and the text tokens one by one."""
-        self._thoughts.run(unit, sampler)
+        self._thoughts.run(unit, sampler, slot)
 
-    @property
-    def thought(self) -> Thought:
-        """What was chosen last; on a device valid after `receive`."""
-        state, *text = self._thoughts.chosen[:, 0, 0].tolist()
+    def keep_thought(self, sampler: Sampler, slot: int) -> None:
+        """On a device with several slots: put what was chosen where the host reads it."""
+        self._thoughts.keep(sampler, slot)
+
+    def thought(self, slot: int = 0) -> Thought:
+        """What was chosen; on a device valid after `receive`."""
+        state, *text = self._thoughts.chosen[slot, :, 0, 0].tolist()
         return Thought(state, tuple(text))
 
     def hand_over(self, unit: int) -> KvSlice:
@@ -197,8 +203,8 @@ class _Encoders:
 class _Thoughts:
     """The user block, then the state token and the text tokens, each with the head that chooses the next.
 
-    chosen: ids [tokens, 1, 1]. On a device the greedy choice stays there, and all of it is one sequence; a sampled
-    choice is the host's.
+    chosen: ids [slots, tokens, 1, 1]. On a device the greedy choice stays there, and all of it is one sequence; a
+    sampled choice is the host's.
     """
 
     def __init__(
@@ -209,15 +215,17 @@ class _Thoughts:
         clock: GraphClock,
         work: Workspace,
         user: Block,
+        slots: int,
     ) -> None:
-        slots = cache.layout.thought
+        tokens = cache.layout.thought
         self._clock, self._work, self._graphs, self._tokenizer = clock, work, graphs, tokenizer
         self._user = user
-        self._blocks = [cache.block(slice(slot, slot + 1)) for slot in range(slots.start, slots.stop)]
+        self._blocks = [cache.block(slice(slot, slot + 1)) for slot in range(tokens.start, tokens.stop)]
         self._logits = (1, 1, cache.config.text.vocabulary)
         self._stop = False
         self._allowed: list[NDArray[np.bool_]] = []  # what each token may be, where the device chooses it
-        self.chosen = np.zeros((len(self._blocks), 1, 1), np.int64)
+        self._kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(slots)]  # copies behind a greedy choice
+        self.chosen = np.zeros((slots, len(self._blocks), 1, 1), np.int64)
         resident = work.on_device and "text_choice" in graphs
         self._greedy = self._on_device() if resident else None
         self._by_host = None if resident else self._on_host()
@@ -228,13 +236,18 @@ class _Thoughts:
             self._stop = stop
             self._allow()
 
-    def run(self, unit: int, sampler: Sampler) -> None:
+    def run(self, unit: int, sampler: Sampler, slot: int) -> None:
         if self._greedy is not None and sampler.temperature == 0:
             self._clock.run(self._greedy)
             return
         if self._by_host is None:
             self._by_host = self._on_host()
-        self._by_host.run(unit, sampler, self._stop, self.chosen)
+        self._by_host.run(unit, sampler, self._stop, self.chosen[slot])
+
+    def keep(self, sampler: Sampler, slot: int) -> None:
+        if self._greedy is not None and sampler.temperature == 0:
+            for kept, ids in self._kept[slot]:
+                cast(StreamWorkspace, self._work).copy(kept, ids)
 
     def _allow(self) -> None:
         for number, allowed in enumerate(self._allowed):
@@ -247,7 +260,7 @@ class _Thoughts:
         self._allowed = [np.zeros(self._logits, np.bool_) for _ in self._blocks]
         self._allow()
         for number, block in enumerate(self._blocks):
-            logits, ids = work.scratch("float32", self._logits), work.output(self.chosen[number])
+            logits, ids = work.scratch("float32", self._logits), self._ids(number)
             bound = {"logits": logits, "allowed": work.input(self._allowed[number]), "ids": ids}
             calls += [
                 self._head(before, logits),
@@ -257,6 +270,17 @@ class _Thoughts:
             ]
             before = block
         return work.sequence("the thoughts", calls)
+
+    def _ids(self, number: int) -> Tensor:
+        """Where a token is chosen: in what the host reads, or beside it where that must outlast the next choice."""
+        work = self._work
+        kept = [work.output(chosen[number]) for chosen in self.chosen]
+        if len(kept) == 1:
+            return kept[0]
+        ids = work.scratch("int64", kept[0].shape)
+        for copies, tensor in zip(self._kept, kept, strict=True):
+            copies.append((tensor, ids))
+        return ids
 
     def _on_host(self) -> "_HostChoice":
         work, before, first = self._work, self._user, [self._user.call]
