@@ -157,3 +157,9 @@ RULES: dict[str, Rule] = {
     "end.pending": Rule("no work is left in a queue", _OURS),
     "end.context": Rule("no capture is left open", _OURS),
 }
+
+
+def table() -> str:
+    """The rules in Markdown, as docs/gpu-double.md has them."""
+    rows = [f"| `{name}` | {rule.text} | {rule.source} |" for name, rule in RULES.items()]
+    return "\n".join(["| rule | what a caller must do | source |", "|---|---|---|", *rows])

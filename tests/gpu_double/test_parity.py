@@ -15,7 +15,7 @@ import pytest
 
 from tests.gpu_double import Gpu, bindings, cuda_core, tensorrt
 from tests.gpu_double.conftest import on_device
-from tests.gpu_double.rules import RULES
+from tests.gpu_double.rules import RULES, table
 
 core = pytest.importorskip("cuda.core")
 STUBS = Path(core.__file__).parent
@@ -230,3 +230,8 @@ def test_every_rule_that_is_reported_is_in_the_table_and_every_rule_is_enforced(
     tests = "".join(p.read_text() for p in folder.glob("test_*.py"))
     untested = [rule for rule in RULES if rule not in tests and rule.replace(".", r"\.") not in tests]
     assert sorted(set(untested) - described) == []
+
+
+def test_the_document_lists_the_rules() -> None:
+    document = Path(__file__).parent.parent.parent / "docs" / "gpu-double.md"
+    assert table() in document.read_text(), "print(tests.gpu_double.rules.table()) is what it must hold"
