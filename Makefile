@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 EXTRAS := cpu,engines,export,calibration,pesq,ray,media,plots,signing,kiosk,dev
 
-.PHONY: demo test check bench lint format clean
+.PHONY: demo test check thin oldest bench lint format clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -20,6 +20,10 @@ test: $(VENV)/.installed
 
 check: lint
 	$(PY) -m pytest
+
+# Fresh environments without torch; they need the small bundle that `make test` keeps in out/tests.
+thin oldest: $(VENV)/.installed
+	.ci/thin $(if $(filter oldest,$@),--oldest) python3 "$$(ls -dt out/tests/mini-* | head -1)" .venv-$@
 
 bench: $(VENV)/.installed
 	$(PY) -m tests.benchmarks --out out/bench

@@ -108,3 +108,15 @@ def test_a_clip_without_a_folder_is_misuse(tmp_path: Path) -> None:
     done = CliRunner().invoke(build_app(), ["export", "tiny", "-o", str(tmp_path / "b"), "--clip", str(clip)])
     assert done.exit_code == 2
     assert "--polygraphy FOLDER" in done.stderr
+
+
+def test_a_clip_without_its_extra_fails_before_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It failed after minutes, and left the bundle behind."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    clip, bundle = tmp_path / "clip.mp4", tmp_path / "b.wanedge"
+    clip.write_bytes(b"media")
+    arguments = ["export", "tiny", "-o", bundle, "--polygraphy", tmp_path / "scripts", "--clip", clip]
+    result = CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "-> pip install 'wanedge[media]'"
+    assert not bundle.exists()

@@ -76,6 +76,24 @@ def test_a_unit_starts_a_command_that_the_cli_has_with_options_that_it_takes(uni
     assert chosen.get("--target", "${WANEDGE_TARGET}") == "${WANEDGE_TARGET}"
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=name)
+def test_a_unit_with_a_window_has_a_screen_and_a_cache(unit: Path) -> None:
+    """Without them `run --live` ends at once, five times, and the unit stays down."""
+    text = unit.read_text()
+    if " --live" not in text:
+        return
+    assert "DISPLAY=:0" in text
+    assert "/tmp/.X11-unix" in text  # PrivateTmp and containers hide the socket of the screen
+    assert re.search(r"WANEDGE_CACHE=/\S+", text)
+
+
+def test_every_extra_with_a_camera_has_an_opencv_with_windows() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    cameras = [r for requirements in extras.values() for r in requirements if r.startswith("opencv")]
+    assert cameras
+    assert all(not r.startswith("opencv-python-headless") for r in cameras)
+
+
 def test_the_target_that_a_unit_names_as_an_example_exists() -> None:
     named = {t for unit in UNITS for t in re.findall(r"WANEDGE_TARGET=([a-z0-9-]+)", unit.read_text())}
     assert named

@@ -216,3 +216,15 @@ def modules_after(code: str) -> set[str]:
     code += "\nimport json, sys; print('\\n' + json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return set(json.loads(out.splitlines()[-1]))
+
+
+def test_our_commands_are_listed_without_their_heavy_packages() -> None:
+    """An entry point whose own import fails would be explained by whatever extra it is named after."""
+    absent = ("torch", "onnx", "onnxruntime", "scipy", "yaml", "jinja2", "ml_dtypes", "tokenizers", "av")
+    code = (
+        f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
+        "from wanedge.cli.plugins import installed_plugins\n"
+        "print([p.load().__name__ for p in installed_plugins() if p.value.startswith('wanedge_')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("register") == len([e for e in installed_entries() if e.value.startswith("wanedge_")])
