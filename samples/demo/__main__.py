@@ -1,5 +1,6 @@
 """`python -m samples.demo --out out/demo`: see `make demo`."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from samples.demo.engines import EnginesRun
-from samples.demo.pipeline import copy_clip, stream_clip
 from samples.demo.report import write_report
-from samples.demo.shipped import scene
+from samples.demo.run import EnginesRun, stream_clip
+from samples.demo.scene import scene
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, report_errors
 
@@ -23,18 +23,18 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
         shown = scene()
         what = "the kiosk guide" if shown.weights else "random weights: none are shipped, so the reply will be noise"
         _say(f"       {what}")
-        path, built = out / "tiny.wanedge", out / "engines.json"
+        path, engines = out / "tiny.wanedge", out / "engines.json"
         _say("1/5  export: torch -> ONNX -> bundle (one to two minutes)")
-        _child("samples.demo.exporting", path)
+        _prepare("export", path)
         _say("2/5  in 8 bits: calibrate, quantize, validate (a minute)")
-        _child("samples.demo.quantizing", path, out)
+        _prepare("quantize", path, out)
         _say("3/5  engines: lint for three GPUs, and build where TensorRT-RTX is (about a minute)")
-        _child("samples.demo.building", path, built)
+        _prepare("engines", path, engines)
         _say("4/5  stream: the clip runs in real time (20 to 30 s)")
         run = stream_clip(Bundle.open(path), shown, out / "reply.mp4", lambda line: _say(f"       {line}"))
-        run = replace(run, engines=EnginesRun.read(built))
+        run = replace(run, engines=EnginesRun.read(engines))
         _say("5/5  report")
-        clip = copy_clip(shown, out)
+        clip = Path(shutil.copy(shown.clip, out / shown.clip.name))
         summary = write_report(run, out, clip=clip.name)
     latency = summary.response_latency_ms
     _say(
@@ -44,8 +44,9 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
     )
 
 
-def _child(module: str, *arguments: Path) -> None:
-    if subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode:
+def _prepare(step: str, *arguments: Path) -> None:
+    command = [sys.executable, "-m", "samples.demo.prepare", step, *map(str, arguments)]
+    if subprocess.run(command, check=False).returncode:
         raise typer.Exit(FAILED)  # the child has said why
 
 

@@ -5,8 +5,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from samples.demo.engines import EnginesRun
-from samples.demo.run import DemoRun
+from samples.demo.run import DemoRun, EnginesRun
 from wanedge.atomic import staged_file
 from wanedge.config import UNIT_MS
 from wanedge_calibration.statistics import Interval, percentile

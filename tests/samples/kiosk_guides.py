@@ -6,7 +6,7 @@ import numpy as np
 from samples.kiosk.data.duplex.guide import guide_audio, guide_thoughts, guide_video
 from samples.kiosk.data.duplex.rules import right_replies
 from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Script
-from samples.kiosk.evaluation.visitor import Visitor
+from samples.kiosk.evaluation.loop import Visitor
 
 from wanedge.config import FRAMES_PER_UNIT, TINY, UNIT_MS
 from wanedge.text import TextStream, Tokenizer

@@ -4,9 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples.demo import building
-from samples.demo.engine_section import engines
-from samples.demo.engines import EngineRow, EnginesRun, Linted
+from samples.demo import prepare
+from samples.demo.run import EngineRow, EnginesRun, Linted
 from samples.demo.summary import summarise
 
 from tests.export.half_graphs import half_bundle
@@ -58,8 +57,10 @@ def test_the_report_shows_sizes_times_and_the_backbones_native_layers() -> None:
 
 def test_where_nothing_was_built_the_report_says_why_and_without_a_look_it_says_nothing() -> None:
     absent = RUN.model_copy(update={"engines": (), "absent": "rtx-30: needs <tensorrt-rtx>"})
-    assert "No engine was built here. rtx-30: needs &lt;tensorrt-rtx&gt;" in engines(absent)
-    assert engines(None) == ""
+    run = run_of([90.0] * 3)
+    assert "No engine was built here. rtx-30: needs &lt;tensorrt-rtx&gt;" in html_of(replace(run, engines=absent))
+    assert "<h2>Engines</h2>" in html_of(replace(run, engines=RUN))
+    assert "<h2>Engines</h2>" not in html_of(run)
 
 
 def test_an_account_survives_being_written_and_a_damaged_one_says_what_to_do(tmp_path: Path) -> None:
@@ -76,11 +77,11 @@ def test_what_the_linter_passes_is_built_once_and_its_engines_are_in_the_bundle(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
     # Two devices and one small graph: all of them take a minute, and the builder's own tests build them.
-    monkeypatch.setattr(building, "TARGETS", ("rtx-30", "rtx-50"))
+    monkeypatch.setattr(prepare, "TARGETS", ("rtx-30", "rtx-50"))
     monkeypatch.setattr(build_of_bundles, "STREAMING_COMPONENTS", ("flow_out",))
     path, told = tmp_path / "tiny.wanedge", tmp_path / "told.json"
     half_bundle(mini_bundle, path)
-    building.build_demo_engines(path, told)
+    prepare.build_demo_engines(path, told)
     run = EnginesRun.read(told)
     assert {(r.target, r.sm, r.component) for r in run.engines} == {
         ("rtx-30", "8.6", "flow_out"),
@@ -90,6 +91,6 @@ def test_what_the_linter_passes_is_built_once_and_its_engines_are_in_the_bundle(
     assert all(each.errors == 0 and each.graphs > 5 for each in run.linted)
     assert {"rtx-30-fp16", "rtx-50-fp16"} <= {v.name for v in Bundle.open(path).manifest.variants}
     before = told.read_bytes()
-    building.build_demo_engines(path, told)
+    prepare.build_demo_engines(path, told)
     assert "is there already" in capsys.readouterr().err
     assert told.read_bytes() == before

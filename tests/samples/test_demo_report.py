@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples.demo.report import page, write_report
-from samples.demo.run import ComponentRow, DemoRun, Said, Transcript
+from samples.demo.run import ComponentRow, DemoRun
+from samples.demo.scene import Said, Transcript
 from samples.demo.summary import summarise
-from samples.kiosk.evaluation.chart import Axis, Chart, round_step
-from samples.kiosk.evaluation.pictures import spread
+from samples.kiosk.evaluation.chart import Axis, Chart, round_step, spread
 
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_calibration.results import Measure, Provenance, Results
@@ -208,7 +208,7 @@ def test_what_a_trained_model_says_is_listed_by_utterance_and_before_the_timings
     text = re.sub(r"<[^>]*>", " ", html)
     assert re.search(r"0\.64 to 1\.28 s\s+agent\s+\(waves\) Hello! I am Nina\.", text)
     assert re.search(r"2\.24 to 2\.40 s\s+agent\s+Goodbye!", text)
-    assert "World text: The guide&#x27;s name is Nina." in html
+    assert "World text: The guide&#39;s name is Nina." in html
     assert html.index("<h2>Words</h2>") < html.index("<h2>Latency of every unit</h2>")
     assert html.count('class="bar answered"') == 2
 

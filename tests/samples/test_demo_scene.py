@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples.demo.run import Transcript
-from samples.demo.shipped import MEDIA, scene
+from samples.demo.scene import MEDIA, scene
 from samples.kiosk import tools
 from samples.kiosk.data.speech.voices import installed
 from samples.kiosk.data.speech.world import WORLDS
@@ -39,7 +39,7 @@ def test_shipped_weights_are_streamed_with_their_own_clip_and_world(tmp_path):
 
 @pytest.mark.parametrize("told", [None, "{", "[]", "{}", json.dumps({"sha256": "0" * 64})])
 def test_weights_that_are_not_the_shipped_ones_are_no_silent_fallback(tmp_path, told):
-    with pytest.raises(InputError, match=r"kiosk-tiny\.(json does not tell|safetensors is damaged)") as caught:
+    with pytest.raises(InputError, match=r"kiosk-tiny\.(json has no SHA-256|safetensors is damaged)") as caught:
         scene(weights(tmp_path, told))
     assert "git checkout" in caught.value.hint
 

@@ -11,13 +11,12 @@ from samples.kiosk.data.speech.world import World
 from samples.kiosk.evaluation import run
 from samples.kiosk.evaluation.drift import drift
 from samples.kiosk.evaluation.items import FULL, QUICK, Item, items
-from samples.kiosk.evaluation.loop import STRIP_EVERY, Observed, SessionGuide, observe
+from samples.kiosk.evaluation.loop import CUT_IN_AFTER, STRIP_EVERY, Observed, SessionGuide, Visitor, observe, script_of
 from samples.kiosk.evaluation.measures import behaviour
 from samples.kiosk.evaluation.page import page
 from samples.kiosk.evaluation.record import Record, append, read_records
-from samples.kiosk.evaluation.store import Store
+from samples.kiosk.evaluation.run import Store
 from samples.kiosk.evaluation.table import WHAT, measures_table
-from samples.kiosk.evaluation.visitor import CUT_IN_AFTER, Visitor, script_of
 
 from tests.configs import mini
 from tests.samples.kiosk_guides import RightGuide, silent_guide, unit

@@ -5,10 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples.kiosk.evaluation.drift import BLOCKS, drift
-from samples.kiosk.evaluation.measures import behaviour, judged, onsets, silence_after, two_steps
-from samples.kiosk.evaluation.outcomes import outcomes
-from samples.kiosk.evaluation.record import Came
-from samples.kiosk.evaluation.replies import answer, delay, replies, spoken_by_unit
+from samples.kiosk.evaluation.measures import behaviour, judged, onsets, outcomes, silence_after, two_steps
+from samples.kiosk.evaluation.record import Came, answer, delay, replies, spoken_by_unit
 
 from tests.samples.kiosk_records import asked, record, thanked
 from wanedge.bundle import Bundle

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples.demo.run import Transcript
+from samples.demo.scene import Transcript
 
 av = pytest.importorskip("av", reason="needs the extra media")
 MEDIA = Path(__file__).parents[2] / "samples" / "media"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,15 +17,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from samples.kiosk.data.speech.intents import FIRST_INTENTS, INTENTS
 from samples.kiosk.evaluation.codec import clip_count, codecs
-from samples.kiosk.evaluation.commit import commit
 from samples.kiosk.evaluation.drift import drift
 from samples.kiosk.evaluation.items import FULL, QUICK, items
-from samples.kiosk.evaluation.measures import Measures, behaviour, two_steps
-from samples.kiosk.evaluation.outcomes import outcomes
+from samples.kiosk.evaluation.measures import Measures, behaviour, outcomes, two_steps
 from samples.kiosk.evaluation.page import write_page
 from samples.kiosk.evaluation.record import Record
-from samples.kiosk.evaluation.run import Setting, take_place
-from samples.kiosk.evaluation.store import JUDGED, Store
+from samples.kiosk.evaluation.run import JUDGED, Setting, Store, take_place
 from samples.kiosk.tools import JUDGE_PYTHON
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
@@ -74,7 +72,7 @@ def evaluate(
             found = _measured(records, setting, guide, name, quick, progress)
         figures = Results(
             machine=machine_facts() | {"runtime": runtime, "variant": name, "weights": guide.manifest.weights},
-            made=Provenance.now(_command(), commit(), guide.digest),
+            made=Provenance.now(_command(), _commit(), guide.digest),
             measures=found,
         )
         figures.write(out / "evaluation.json")
@@ -134,6 +132,16 @@ def _require_judge() -> None:
             "the judge of the guide's speech (Whisper tiny.en) is not installed",
             hint="run: python -m samples.kiosk.tools",
         )
+
+
+def _commit() -> str | None:
+    """The checked-out commit, marked when files differ from it; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None
 
 
 def _command() -> str:

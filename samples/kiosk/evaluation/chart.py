@@ -4,10 +4,16 @@ The SVG stretches to any width and its strokes keep theirs; labels are HTML, so 
 Colours are CSS classes of the page. A mark with a title shows it when pointed at.
 """
 
+import base64
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 _SIDE = 1000  # of the square that the SVG draws in
 
@@ -89,6 +95,10 @@ class Chart:
         side = f"left:{_percent(left)}" if left < 0.88 else "right:0"
         self._words.append(f'<span class="words {css}" style="{side}">{escape(words)}</span>')
 
+    def __html__(self) -> str:
+        """The chart in a template that escapes what is no HTML."""
+        return self.html()
+
     def html(self) -> str:
         """The chart as HTML."""
         grid = "".join(
@@ -131,3 +141,23 @@ def _title(title: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.2f}%"
+
+
+_WIDTH = 240  # pixels: sharp at the size in which a contact sheet shows them
+_QUALITY = 72
+
+
+def data_uri(frame: NDArray[np.uint8]) -> str:
+    """A frame uint8 [H, W, 3] as a WebP data URI."""
+    image = Image.fromarray(frame)
+    if image.width > _WIDTH:
+        image = image.resize((_WIDTH, round(_WIDTH * image.height / image.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """`wanted` indices (or all, if fewer) spread evenly over range(count), each in the middle of its share."""
+    wanted = min(count, wanted)
+    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from samples.kiosk.data.speech.clip import Samples
+from samples.kiosk.evaluation.loop import Frames
 from samples.kiosk.evaluation.measures import Measures
-from samples.kiosk.evaluation.visitor import Frames
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
 from samples.kiosk.training.guide_voice import guide_voice, moved_forward, stoi
 from wanedge.bundle import Bundle

@@ -9,9 +9,7 @@ from typing import Final
 import numpy as np
 
 from samples.kiosk.evaluation.measures import Measures
-from samples.kiosk.evaluation.record import Record
-from samples.kiosk.evaluation.replies import SPEAK
-from samples.kiosk.evaluation.sound import sounds
+from samples.kiosk.evaluation.record import SPEAK, Record, sounds
 from wanedge.config import UNIT_MS
 from wanedge_calibration.results import Measure, unmeasured
 from wanedge_calibration.statistics import slope

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from samples.kiosk.data.speech.intents import expected_reply, is_right_reply, spoken
 from samples.kiosk.data.speech.judge import word_errors
 from samples.kiosk.evaluation.items import TEN_MINUTES, Purpose
-from samples.kiosk.evaluation.lips import NEAR, Sync, sync
-from samples.kiosk.evaluation.record import Record
-from samples.kiosk.evaluation.replies import (
+from samples.kiosk.evaluation.record import (
     SPEAK,
+    Record,
     Said,
     answer,
     cut_into,
     delay,
     has_words,
     replies,
+    sounds,
     spoken_by_unit,
 )
-from samples.kiosk.evaluation.sound import sounds
+from wanedge.bundle import Bundle
+from wanedge.config import FRAMES_PER_UNIT
+from wanedge.verdicts import graphs_digest
 from wanedge_calibration.results import Measure, unmeasured
 from wanedge_calibration.statistics import bootstrap, percentile, poisson, ratio, resampled, wilson
+from wanedge_calibration.validation.behaviour import Outcomes
 
 Measures = dict[str, Measure]
 Hearing = Mapping[tuple[str, int], str]  # what the judge heard, by a record's key and a reply's first unit
@@ -254,3 +259,60 @@ def _share(hits: Sequence[bool], bar: str | None) -> Measure:
 
 def _mean(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
     return float(values.mean())
+
+
+NEAR: Final = 1  # frames by which a mouth may be off and still be in time
+FAR: Final = 6  # frames of lag that are looked at
+MARGIN: Final = 1  # units around a reply, in which the mouth opens and closes
+_FLAT: Final = 1e-6
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sync:
+    """correlation: the best within NEAR frames of lag. lag: frames at which it is best within FAR; positive: late."""
+
+    correlation: float
+    lag: int
+
+
+def sync(record: Record, reply: Said) -> Sync | None:
+    """Lip-sync of a reply; None where nothing sounds. A mouth that does not move has a correlation of 0."""
+    if not any(sounds(level) for level in record.level_dbfs[reply.first : reply.end]):
+        return None
+    first = max(0, reply.first - MARGIN) * FRAMES_PER_UNIT
+    end = min(record.units, reply.end + MARGIN) * FRAMES_PER_UNIT
+    mouth, voice = (np.asarray(values[first:end], np.float64) for values in (record.mouth, record.envelope))
+    found = {lag: _at(mouth, voice, lag) for lag in range(-FAR, FAR + 1)}
+    near = max(found[lag] for lag in range(-NEAR, NEAR + 1))
+    return Sync(near, max(found, key=lambda lag: (found[lag], -abs(lag))))
+
+
+def _at(mouth: Floats, voice: Floats, lag: int) -> float:
+    """Correlation of the mouth with the voice `lag` frames before."""
+    if lag >= 0:
+        mouth, voice = mouth[lag:], voice[: voice.size - lag]
+    else:
+        mouth, voice = mouth[:lag], voice[-lag:]
+    if mouth.size < 2 or mouth.std() < _FLAT or voice.std() < _FLAT:
+        return 0.0
+    return float(np.corrcoef(mouth, voice)[0, 1])
+
+
+def outcomes(records: Iterable[Record], guide: Bundle, variant: str, command: str) -> Outcomes:
+    """Right replies, stops and greetings of all conversations. Items are named by conversation and number."""
+    found: dict[str, dict[str, bool]] = {"right_reply": {}, "stops": {}, "greets": {}}
+    for record in records:
+        if record.purpose in TALK:
+            _add(found["right_reply"], record, right_replies([record]))
+        if record.purpose == "interruptions":
+            _add(found["stops"], record, [units <= STOPS_WITHIN for units in stop_delays(record)])
+        if record.purpose == "arrivals":
+            _add(found["greets"], record, [right for _, right in greeted(record)])
+    digest = graphs_digest(guide, guide.variant(variant))
+    return Outcomes(variant=variant, graphs_sha256=digest, made=command, outcomes=found)
+
+
+def _add(into: dict[str, bool], record: Record, hits: list[bool]) -> None:
+    into |= {f"{record.key}#{number}": hit for number, hit in enumerate(hits)}

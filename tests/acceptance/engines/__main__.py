@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from samples.demo.shipped import scene
-from samples.kiosk.evaluation.commit import commit
+from samples.demo.scene import scene
 
 from tests.acceptance.engines.building import take_records
 from tests.acceptance.engines.bundles import prepare
 from tests.acceptance.engines.measures import Measures, measures
 from tests.acceptance.engines.plan import CELLS, MODELS, Job, ModelName, jobs
+from tests.benchmarks.children import commit
 from wanedge.benchmark import machine_facts
 from wanedge.commands import FAILED, print_json, report_errors, stderr, stdout, table
 from wanedge_calibration.results import Provenance, Results

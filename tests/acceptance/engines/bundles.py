@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from samples.demo.shipped import MEDIA, WEIGHTS
+from samples.demo.scene import MEDIA, WEIGHTS
 
 from tests.acceptance.engines.plan import VARIANTS, ModelName
 from wanedge.bundle import Bundle, BundleError

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from samples.kiosk.evaluation.commit import commit
 
 from tests.acceptance.quantization.power import GateBench, Trial, power, run_trials
+from tests.benchmarks.children import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import progress, report_errors, stdout, table

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 from samples.kiosk.evaluation.items import Item, Size, items
-from samples.kiosk.evaluation.outcomes import outcomes
+from samples.kiosk.evaluation.measures import outcomes
 from samples.kiosk.evaluation.run import Setting, take_place
 
 from wanedge.bundle import Bundle

@@ -14,11 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from samples.kiosk.evaluation.commit import commit
 
 from tests.acceptance.quantization.feeds import recorded
 from tests.acceptance.quantization.modelopt_venv import VENV, installed
 from tests.acceptance.quantization.side_by_side import Judged, Made, Way, by_modelopt, by_wanedge, dequantized, judge
+from tests.benchmarks.children import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import Misuse, report_errors, stdout, table

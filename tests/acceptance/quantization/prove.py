@@ -21,13 +21,13 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Final
 
 import typer
-from samples.demo.shipped import WEIGHTS
-from samples.kiosk.evaluation.commit import commit
+from samples.demo.scene import WEIGHTS
 
 from tests.acceptance.quantization import measured
 from tests.acceptance.quantization.clips import world_of, write_clips
 from tests.acceptance.quantization.power import GateBench, Trial, power, power_streamed, run_trials
 from tests.acceptance.quantization.shaken import shaken
+from tests.benchmarks.children import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, Misuse, report_errors, stdout, table
