@@ -95,7 +95,10 @@ class Failures:
         self._hangs: list[Hang] = []
 
     def fail(self, kind: str, error: str = "CUDA_ERROR_UNKNOWN", *, after: int = 0, times: int = 1) -> None:
-        """Fail calls of `kind` with `error`: the `times` calls behind the next `after` ones."""
+        """Fail calls of `kind` with `error`: the `times` calls behind the next `after` ones.
+
+        With one of STICKY the device is lost from then on, as CUDA has it.
+        """
         self._plan(kind, after, times, error)
 
     def fail_call(self, number: int, error: str = "CUDA_ERROR_UNKNOWN") -> None:

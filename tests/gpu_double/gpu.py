@@ -6,7 +6,7 @@ counts, may be told to fail or to hang, and asks whether a context is current in
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock, get_ident, local
@@ -159,6 +159,8 @@ class Gpu:
         try:
             self.failures.enter(kind)  # may hang: without the lock
         except CudaFailure as error:
+            if error.name in STICKY:
+                self.lose(error.name)
             if not releases:
                 raise
             failed = (error.name, error.detail)
@@ -316,10 +318,10 @@ class Gpu:
             self.raise_lost()
 
     def stream_query(self, stream: StreamState) -> bool:
-        """A device may have done it; the double has not, unless the host waited for it."""
+        """Whether everything in `stream` is done. A program that asks again and again gets a yes in the end."""
         with self.call("stream_query"):
             self._not_capturing(stream, "a query")
-            return all(op.done for op in stream.last)
+            return self._look([*stream.last, *self._implied(stream)])
 
     def device_sync(self) -> None:
         with self.call("device_sync"):
@@ -382,7 +384,17 @@ class Gpu:
         with self.call("event_query"):
             self._not_captured(event, "a query")
             self._may_allocate("event_query", None)
-            return all(op.done for op in event.ops)
+            return self._look(event.ops)
+
+    def _look(self, ops: Iterable[Op]) -> bool:
+        """A query: time passes on the device, and what the host sees to be done is ordered before what it does next."""
+        self.queue.go_on()
+        self.raise_lost()
+        ops = tuple(ops)
+        if not all(op.done for op in ops):
+            return False
+        self.queue.wait_for(ops)
+        return True
 
     # --- work -------------------------------------------------------------------------------------------------------
 

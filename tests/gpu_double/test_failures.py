@@ -164,6 +164,22 @@ def test_a_lost_device_fails_every_call_and_frees_everything() -> None:
     on_device(program)
 
 
+@pytest.mark.parametrize(("error", "lost"), [("CUDA_ERROR_ILLEGAL_ADDRESS", True), ("CUDA_ERROR_UNKNOWN", False)])
+def test_some_errors_stay(error: str, lost: bool) -> None:
+    def program(gpu: Gpu) -> None:
+        gpu.failures.fail("device_sync", error)
+        with pytest.raises(CUDAError, match=error):
+            Device(0).sync()
+        assert (gpu.lost is not None) == lost
+        if lost:
+            with pytest.raises(CUDAError, match=error):
+                Device(0).sync()
+        else:
+            Device(0).sync()
+
+    on_device(program)
+
+
 def test_a_call_hangs_until_it_is_released_and_others_go_on() -> None:
     def program(gpu: Gpu) -> None:
         stream, other = Device(0).create_stream(), Device(0).create_stream()

@@ -209,6 +209,26 @@ def test_a_missing_event_gives_other_results_for_some_seed_and_a_present_one_for
     assert b"\xff" * 16 in found  # read before it was written: poison, not the value from before
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_whoever_asks_again_and_again_sees_the_work_done_and_is_ordered_behind_it(seed: int) -> None:
+    def program(gpu: Gpu) -> None:
+        stream, other = Device(0).create_stream(), Device(0).create_stream()
+        memory = Device(0).allocate(8, stream=stream)
+        memory.fill(1, stream=stream)
+        memory.fill(2, stream=stream)
+        event = stream.record()
+        asked = 1
+        while not event.is_done:
+            asked += 1
+        assert asked > 1
+        memory.fill(3, stream=other)
+        other.sync()
+        assert gpu.misuses == []
+        assert gpu.used["syncs"] == 1
+
+    on_device(program, seed=seed)
+
+
 def test_a_seed_repeats_its_order() -> None:
     assert [race(seed, with_event=False) for seed in range(8)] == [race(seed, with_event=False) for seed in range(8)]
 

@@ -132,6 +132,11 @@ class Queue:
                 self._step()
             _merge(self._host, target.clock)
 
+    def go_on(self) -> None:
+        """Execute one piece of ready work, if there is any."""
+        if self._ready:
+            self._step()
+
     def wait_for_all(self) -> None:
         while self._ready:
             self._step()
