@@ -1,9 +1,11 @@
 """Asynchronous copies and memsets of the simulated device, and what memory of the host makes of them."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tests.gpu_double.gpu import Gpu, StreamState, Work
-from tests.gpu_double.memory import FIRST_DEVICE_ADDRESS
+from tests.gpu_double.memory import FIRST_DEVICE_ADDRESS, Region
 
 
 def copy(gpu: Gpu, dst: int, src: int, size: int, stream: StreamState, expected: str | None = None) -> None:
@@ -31,7 +33,7 @@ def copy(gpu: Gpu, dst: int, src: int, size: int, stream: StreamState, expected:
             work = Work(
                 direction,
                 name,
-                lambda: np.copyto(target.bytes(), source.bytes()),
+                _copying(gpu, name, target, source, stream),
                 (source,),
                 (target,),
                 () if target.allocation is None else (target,),
@@ -41,6 +43,25 @@ def copy(gpu: Gpu, dst: int, src: int, size: int, stream: StreamState, expected:
             gpu.used["syncs"] += 1
             gpu.queue.wait_for([op])
             gpu.raise_lost()
+
+
+def _copying(gpu: Gpu, name: str, target: Region, source: Region, stream: StreamState) -> Callable[[], None]:
+    """The copy itself. From page-locked memory it also finds out whether the host wrote there after the call."""
+    allocation = source.allocation
+    device_writes = allocation is not None and any(
+        touch.writes and not gpu.queue.is_known(touch.op) for touch in allocation.touches
+    )
+    if allocation is None or allocation.kind != "pinned" or stream.capture is not None or device_writes:
+        return lambda: np.copyto(target.bytes(), source.bytes())
+    before = source.bytes().copy()
+
+    def run() -> None:
+        now = source.bytes()
+        if not np.array_equal(now, before):
+            gpu.report("memory.source", f"the host wrote to {allocation} while '{name}' was queued")
+        np.copyto(target.bytes(), now)
+
+    return run
 
 
 def fill(gpu: Gpu, dst: int, pattern: bytes, count: int, stream: StreamState) -> None:

@@ -54,6 +54,10 @@ RULES: dict[str, Rule] = {
         f"{_DRIVER}, cuMemFree, cuMemFreeHost, cuMemFreeAsync: access after the free is undefined",
     ),
     "memory.quarantine": Rule("freed page-locked memory is not written", f"{_DRIVER}, cuMemFreeHost"),
+    "memory.source": Rule(
+        "the host does not write to page-locked memory while a copy from it is queued",
+        f"{_SYNC}: an asynchronous copy from page-locked memory may be done after the call returned",
+    ),
     "memory.overlap": Rule("source and destination of a copy do not overlap", f"{_RUNTIME}, cudaMemcpyAsync"),
     "memory.direction": Rule("a copy's kind matches its two pointers", f"{_RUNTIME}, cudaMemcpyAsync"),
     "memory.poison": Rule(

@@ -46,6 +46,14 @@ def test_page_locked_memory_is_read_when_the_copy_runs_and_pageable_memory_when_
         source.copy_to(Buffer.from_handle(into.ctypes.data, 8), stream=stream)  # pageable: returns when it is done
     assert [int(into[0]) for into in found] == [2, 1]
     assert gpu.used["syncs"] == 3
+    assert broken(gpu) == ["memory.source"]
+    memory.copy_from(there, stream=stream)
+    stream.sync()
+    out[:] = 3
+    memory.copy_to(there, stream=stream)  # the device may write there
+    memory.copy_from(there, stream=stream)
+    stream.sync()
+    assert broken(gpu) == []
 
 
 def test_every_call_needs_a_context_in_its_own_thread(gpu: Gpu) -> None:
