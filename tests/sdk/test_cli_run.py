@@ -1,6 +1,7 @@
 """`wanedge run`: media in, reply out, nothing half-written left behind."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -207,6 +208,60 @@ def test_side_by_side_shows_an_answer_one_unit_after_its_question(monkeypatch: p
         assert np.array_equal(kept.frames[k + 1][:, :, width:], unit.frames)
     assert np.array_equal(kept.audio[3], answers[2].audio)
     assert len(kept.frames) == 4
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_a_recording_keeps_time_where_units_were_not_answered(tmp_path: Path, side_by_side: bool) -> None:
+    config, answered = mini(), [0, 1, 5, 6, 12]
+    if side_by_side:
+        out: recording.Recording | recording.SideBySide = recording.SideBySide(tmp_path / "r.mp4", config, 40)
+        chunks = [AudioChunk(u.audio[:, None], config.audio.sample_rate, None) for u in user_units(config, 13)]
+        list(out.watch(chunks))
+    else:
+        out = recording.Recording(tmp_path / "r.mp4", config, 40)
+    with out:
+        for index in answered:
+            out.add(answer(config, 40 + index))
+    frames, _, samples = count(tmp_path / "r.mp4")
+    assert frames == (13 + side_by_side) * FRAMES_PER_UNIT
+    assert samples == pytest.approx((13 + side_by_side) * config.audio.samples, abs=1100)
+    sound = np.concatenate([c.pcm for c in read_media(tmp_path / "r.mp4") if isinstance(c, AudioChunk)])[:, 0]
+    if not side_by_side:
+        parts = np.abs(sound[: 13 * config.audio.samples]).reshape(13, -1)[:, 300:-300].mean(axis=1)
+        assert [k for k, level in enumerate(parts) if level > 0.5] == answered
+
+
+def test_a_salvaged_file_holds_what_was_written_before_the_error(tmp_path: Path) -> None:
+    config = mini()
+
+    def interrupted() -> None:
+        with recording.Recording(tmp_path / "r.mp4", config, salvage=True) as out:
+            for index in range(20):
+                out.add(answer(config, index))
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        interrupted()
+    assert [p.name for p in tmp_path.iterdir()] == ["r.mp4"]
+    assert count(tmp_path / "r.mp4")[0] == 20 * FRAMES_PER_UNIT
+
+
+def test_a_folder_and_a_pipe_are_called_what_they_are(mini_bundle: Bundle, tmp_path: Path) -> None:
+    folder = run(mini_bundle, tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    pipe = run(mini_bundle, tmp_path / "pipe")
+    assert (folder.exit_code, pipe.exit_code) == (2, 2)
+    assert "is a folder" in folder.stderr
+    assert "-> save it to a file first: cat" in pipe.stderr
+
+
+def test_a_damaged_file_is_answered_and_the_problems_are_named(mini_bundle: Bundle, tmp_path: Path) -> None:
+    cut = write_clip(tmp_path / "cut.mp4", 25)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 6 // 10])
+    result = run(mini_bundle, cut, "-o", tmp_path / "reply.mp4", "--json")
+    assert "are missing" in result.stderr
+    assert any("are missing" in problem for problem in document(result)["problems"])
+    assert count(tmp_path / "reply.mp4")[0] >= FRAMES_PER_UNIT
 
 
 def answer(config, index: int) -> AgentUnit:

@@ -59,14 +59,16 @@ class Stage:
 
     def run(self, seconds):
         arrives = self.arrival(self.units)
-        while self.now < seconds:
-            while arrives <= self.now + 1e-9:
+        while self.next_block < seconds:
+            while arrives <= self.next_block:
+                self.now = arrives
                 self.player.play(unit(self.units, self.programme(self.units), self.shade(self.units)))
                 stats = self.player.stats
                 self.latencies.append((self.now, stats.latency_ms))
                 self.speeds.append(stats.speed)
                 self.units += 1
                 arrives = max(self.arrival(self.units), arrives)
+            self.now = self.next_block
             self.player.fill(self.block)
             if self.keep:
                 self.heard.append(self.block.copy())
@@ -74,7 +76,6 @@ class Stage:
             if picture is not None:
                 self.pictures.append((self.now, int(picture[0, 0, 0])))
             self.next_block += self.block_s
-            self.now = self.next_block
         return self
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import typer
 
 from wanedge.cli.conversation import Pace
 from wanedge.config import UNIT_MS
@@ -32,7 +35,35 @@ class Account:
     first_unit: int | None = None
     latencies_ms: list[float] = field(default_factory=list)
     stages_ms: list[dict[str, float]] = field(default_factory=list)
+    wall_s: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    devices: list[dict[str, Any]] = field(default_factory=list)
+    dropped_chunks: int = 0
+    playback: dict[str, Any] | None = None
     _words: list[Line] = field(default_factory=list)
+
+    def problem(self, message: str) -> None:
+        """Keep something that the user must know, and say it on stderr at once; from any thread."""
+        self.problems.append(message)
+        typer.echo(f"warning: {message}", err=True)
+
+    def losses(self) -> list[str]:
+        """What of the input was not answered, and of the answers not taken, in words; nothing when all went well."""
+        counts = self.metrics
+        seconds = (
+            (counts.get("dropped_units", 0) * UNIT_MS / 1000, "s of input unanswered"),
+            (counts.get("dropped_answers", 0) * UNIT_MS / 1000, "s of answers not taken in time"),
+            (counts.get("refused_ms", 0) / 1000, "s of input refused"),
+        )
+        numbers = (
+            (counts.get("dropped_audio_samples", 0), "samples that came too late"),
+            (counts.get("dropped_frames", 0), "pictures that came too late"),
+            (self.dropped_chunks, "captured blocks that nobody took"),
+            (counts.get("clipped_samples", 0), "samples clipped"),
+            (counts.get("resyncs", 0), "jumps of the clock"),
+        )
+        return [f"{value:.2f} {what}" for value, what in seconds if value] + [f"{n} {what}" for n, what in numbers if n]
 
     def add(self, unit: AgentUnit) -> None:
         if self.first_unit is None:
@@ -81,6 +112,12 @@ class Account:
             "response_latency_ms": self.latency_ms,
             "stages_ms": stage_medians(self.stages_ms),
             "deadline_misses": self.deadline_misses,
+            "wall_s": self.wall_s,
+            "metrics": self.metrics,
+            "problems": self.problems,
+            "devices": self.devices,
+            "dropped_chunks": self.dropped_chunks,
+            "playback": self.playback,
             "text": [
                 {"start_ms": line.start_ms, "end_ms": line.end_ms, "state": line.state, "text": line.text}
                 for line in self.lines()

@@ -5,7 +5,8 @@ from time import monotonic
 from typing import Literal
 
 from wanedge.config import ModelConfig
-from wanedge.media import AudioChunk, MediaAssembler, MediaChunk
+from wanedge.media import MediaAssembler, MediaChunk
+from wanedge.media.files import chunk_seconds
 from wanedge.session import Session
 from wanedge.units import AgentUnit, UserUnit
 
@@ -24,10 +25,10 @@ def converse(session: Session, chunks: Iterable[MediaChunk], pace: Pace) -> Iter
     for chunk in chunks:
         if pace == "realtime" and chunk.timestamp is not None:
             first = chunk.timestamp if first is None else first
-            yield from _pull_until(session, started + chunk.timestamp - first + _seconds(chunk))
+            yield from _pull_until(session, started + chunk.timestamp - first + chunk_seconds(chunk))
         while not session.wait_for_room(0):
             yield from session.pull(PATIENCE_S)
-        push(session, chunk)
+        session.push_chunk(chunk)
         yield from session.pull()
     session.finish()
     while not session.ended:
@@ -46,18 +47,6 @@ def witnessed(
     keep(assembler.finish())
 
 
-def push(session: Session, chunk: MediaChunk) -> None:
-    """Hand a chunk to the session with its rate and time."""
-    if isinstance(chunk, AudioChunk):
-        session.push(audio=chunk.pcm, sample_rate=chunk.sample_rate, timestamp=chunk.timestamp)
-    else:
-        session.push(video=chunk.frames, fps=chunk.fps, timestamp=chunk.timestamp)
-
-
 def _pull_until(session: Session, due: float) -> Iterator[AgentUnit]:
     while (left := due - monotonic()) > 0:
         yield from session.pull(left)
-
-
-def _seconds(chunk: MediaChunk) -> float:
-    return len(chunk.pcm) / chunk.sample_rate if isinstance(chunk, AudioChunk) else len(chunk.frames) / chunk.fps

@@ -1,131 +1,92 @@
 """`wanedge run --live`: microphone and camera in, loudspeaker and window out."""
 
 import signal
-from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from threading import Event, Lock
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Event
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.cli.conversation import PATIENCE_S, push
-from wanedge.config import FPS
 from wanedge.extras import import_extra
-from wanedge.media import CaptureError, MediaChunk, TimestampError
+from wanedge.media import CaptureError, MediaChunk
+from wanedge.media.playback import Player, Sink, SoundCard
 from wanedge.session import Session
 from wanedge.units import AgentUnit
 
-MAX_WAITING = 4  # units; someone who waits longer than 640 ms is better served by forgetting the oldest
+_POLL_S = 0.01  # between two looks at what is due: a quarter of a picture
+_LAST_WORDS_S = 2.0  # for what is still to be played at the end
 _WITHOUT_DEVICES = "without a screen and a loudspeaker: wanedge run BUNDLE --live --no-play -o reply.mp4"
 
 
-def converse_live(session: Session, chunks: Iterable[MediaChunk], seconds: float | None) -> Iterator[AgentUnit]:
+class Chunks(Protocol):
+    """What devices deliver; see `wanedge.media.live.Capture`."""
+
+    @property
+    def closed(self) -> bool: ...
+
+    def get(self, timeout: float | None) -> MediaChunk | None: ...
+
+
+def converse_live(
+    session: Session, chunks: Chunks, seconds: float | None, on_tick: Callable[[], None] = lambda: None
+) -> Iterator[AgentUnit]:
     """Push chunks as they are captured and yield agent units as they come.
 
-    Ends after `seconds`, or at the first Ctrl-C; what was said until then is still answered.
+    Ends after `seconds`, or at the first Ctrl-C or SIGTERM; what was said until then is still answered.
+
+    on_tick: called at least every 10 ms.
     """
-    for chunk in _until_asked_to_stop(chunks, seconds):
-        try:
-            push(session, chunk)
-        except TimestampError:  # the machine slept, or a device stood still: go on from here
-            if chunk.timestamp is None:
-                raise
-            session.resync(chunk.timestamp)
-            push(session, chunk)
-        yield from session.pull()
-    session.finish()
-    while not session.ended:
-        yield from session.pull(PATIENCE_S)
-
-
-def _until_asked_to_stop(chunks: Iterable[MediaChunk], seconds: float | None) -> Iterator[MediaChunk]:
     end = None if seconds is None else monotonic() + seconds
-    with _first_ctrl_c() as asked:
-        for chunk in chunks:
-            if asked.is_set() or (end is not None and monotonic() >= end):
-                return
-            yield chunk
+    with first_request_to_stop() as asked:
+        while not asked.is_set() and not chunks.closed and (end is None or monotonic() < end):
+            on_tick()
+            chunk = chunks.get(_POLL_S)
+            if chunk is not None and not asked.is_set():
+                session.push_chunk(chunk)
+            yield from session.pull()
+        session.finish()
+        while not session.ended:
+            on_tick()
+            yield from session.pull(_POLL_S)
 
 
 @contextmanager
-def _first_ctrl_c() -> Iterator[Event]:
-    """Set at the first Ctrl-C, wherever it strikes; the second one is an interruption as ever."""
-    asked, before = Event(), signal.getsignal(signal.SIGINT)
+def first_request_to_stop() -> Iterator[Event]:
+    """Set at the first Ctrl-C or SIGTERM, wherever it strikes; the second one acts as ever."""
+    asked = Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def ask(_signal: int, _frame: object) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, ask)
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class Speaker:
-    """Plays audio as it comes; silence where it comes late. library: the sounddevice module, or one like it."""
-
-    def __init__(self, rate: int, library: Any = None) -> None:
-        self._rate = rate
-        self._library = library or import_extra("sounddevice", "live", "a loudspeaker")
-        self._waiting: deque[NDArray[np.float32]] = deque()
-        self._lock = Lock()
-
-    def play(self, audio: NDArray[np.float32]) -> None:
-        """Append audio [samples]; returns at once."""
-        with self._lock:
-            self._waiting.append(audio)
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Raises CaptureError when there is no loudspeaker."""
-        try:
-            stream = self._library.OutputStream(samplerate=self._rate, channels=1, dtype="float32", callback=self._fill)
-        except (self._library.PortAudioError, ValueError) as error:
-            raise CaptureError(f"no loudspeaker can be opened: {error}", hint=_WITHOUT_DEVICES) from error
-        with stream:
-            yield
-
-    def _fill(self, block: NDArray[np.float32], _frames: int, _time: Any, _status: Any) -> None:
-        """Called by the sound card's thread for the next block [frames, 1]."""
-        filled = 0
-        with self._lock:
-            while self._waiting and filled < len(block):
-                audio = self._waiting.popleft()
-                taken = audio[: len(block) - filled]
-                block[filled : filled + len(taken), 0] = taken
-                filled += len(taken)
-                if len(taken) < len(audio):
-                    self._waiting.appendleft(audio[len(taken) :])
-        block[filled:] = 0
+        restore()
 
 
 class Window:
-    """Shows frames at their rate, as long as `tick` is called often. library: the cv2 module, or one like it."""
+    """Shows pictures. library: the cv2 module, or one like it."""
 
     TITLE = "wanedge"
 
     def __init__(self, library: Any = None) -> None:
         self._library = library or import_extra("cv2", "live", "a window")
-        self._waiting: deque[NDArray[np.uint8]] = deque()
-        self._next = 0.0  # monotonic time of the next frame
 
-    def show(self, frames: NDArray[np.uint8]) -> None:
-        """Append frames [n, H, W, 3] RGB; returns at once."""
-        if not self._waiting:
-            self._next = monotonic()
-        self._waiting.extend(frames)
-
-    def tick(self) -> None:
-        """Show the frame that is due, if one is."""
-        if not self._waiting or monotonic() < self._next:
-            return
-        self._next += 1 / FPS
-        self._library.imshow(self.TITLE, self._waiting.popleft()[..., ::-1])
+    def show(self, picture: NDArray[np.uint8] | None) -> None:
+        """Show a picture [H, W, 3] RGB, or go on with the one before. Call it often: it keeps the window alive."""
+        if picture is not None:
+            self._library.imshow(self.TITLE, picture[..., ::-1])
         self._library.waitKey(1)
 
     @contextmanager
@@ -144,26 +105,40 @@ class Window:
             self._library.destroyWindow(self.TITLE)
 
 
-@contextmanager
-def stage(rate: int) -> Iterator["Stage"]:
-    """A loudspeaker and a window. Raises MissingExtra or CaptureError."""
-    speaker, window = Speaker(rate), Window()
-    with speaker.opened(), window.opened():
-        yield Stage(speaker, window)
-
-
 class Stage:
-    """Where the agent appears."""
+    """Where the agent appears: a player and a window, and the session that learns what was heard."""
 
-    def __init__(self, speaker: Speaker, window: Window) -> None:
-        self._speaker, self._window = speaker, window
+    def __init__(self, session: Session, player: Player, window: Window) -> None:
+        self.player = player
+        self._session, self._window = session, window
 
     def perform(self, unit: AgentUnit) -> None:
-        self._speaker.play(unit.audio)
-        self._window.show(unit.frames)
+        """Play a unit after those before it; returns at once."""
+        self.player.play(unit)
 
-    def during(self, chunks: Iterable[MediaChunk]) -> Iterator[MediaChunk]:
-        """The chunks as they are, with the window kept alive at their rhythm (20 ms)."""
-        for chunk in chunks:
-            self._window.tick()
-            yield chunk
+    def tick(self) -> None:
+        """Show the picture that is due."""
+        self._window.show(self.player.picture())
+        for unit in self.player.take_played():
+            self._session.played(unit)
+
+    def finish(self) -> None:
+        """Let the last words be heard."""
+        end = monotonic() + _LAST_WORDS_S
+        while self.player.waiting_ms > 0 and monotonic() < end:
+            self.tick()
+            Event().wait(_POLL_S)
+
+
+@contextmanager
+def open_stage(session: Session, sink: Sink | None = None, window: Window | None = None) -> Iterator[Stage]:
+    """Open a loudspeaker and a window. Raises MissingExtra or CaptureError."""
+    screen = window or Window()
+    player = Player(session.config.audio.sample_rate, sink or SoundCard())
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(player)
+        except CaptureError as error:
+            raise CaptureError(error.what, hint=_WITHOUT_DEVICES) from error
+        stack.enter_context(screen.opened())
+        yield Stage(session, player, screen)

@@ -54,7 +54,9 @@ def run(
     microphone: Annotated[
         str | None, typer.Option(help="Part of the microphone's name; by default the system's.", rich_help_panel=_LIVE)
     ] = None,
-    camera: Annotated[int, typer.Option(min=0, help="Number of the camera.", rich_help_panel=_LIVE)] = 0,
+    camera: Annotated[
+        str, typer.Option(help="Number of the camera, or part of its name.", rich_help_panel=_LIVE)
+    ] = "0",
     seconds: Annotated[
         float | None, typer.Option(min=0.0, help="Stop after this time; by default at Ctrl-C.", rich_help_panel=_LIVE)
     ] = None,
@@ -105,6 +107,10 @@ def _choose_input(source: Path | None, live: bool) -> Path | None:
         return None
     if source is None:
         raise Misuse("no input was given", hint="name a media file, or give --live for microphone and camera")
+    if source.exists() and not source.is_file():
+        from wanedge.media.files import check_readable
+
+        check_readable(source)
     return require_file(source, "INPUT")
 
 
@@ -147,10 +153,13 @@ def _print(model: "Model", account: "Account", output: Path | None) -> None:
     typer.echo(as_text(account.lines()) or "(the agent said nothing)")
     latency = ", ".join(f"{name} {ms:.0f}" for name, ms in account.latency_ms.items())
     typer.echo(
-        f"\n{account.units} units ({account.seconds:.2f} s) by {model.config.name} {model.variant} on {model.runtime}\n"
+        f"\n{account.units} units ({account.seconds:.2f} s) in {account.wall_s:.1f} s "
+        f"by {model.config.name} {model.variant} on {model.runtime}\n"
         f"response latency {latency} ms; {account.deadline_misses} units later than {account.deadline_ms:g} ms\n"
         f"realtime factor {account.realtime_factor:.2f}"
     )
+    if losses := account.losses():
+        typer.echo(f"lost: {'; '.join(losses)}")
     if model.weights == "random":
         typer.echo("The weights are random, so the reply is noise.")
     if output is not None:

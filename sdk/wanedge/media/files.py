@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wanedge.config import FPS, ModelConfig
 from wanedge.extras import import_extra
 from wanedge.media.assembler import MediaAssembler
-from wanedge.media.audio import MAX_CHANNELS
+from wanedge.media.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from wanedge.media.chunks import AudioChunk, MediaChunk, MediaFileError, VideoChunk
 from wanedge.media.video import MAX_FPS, MIN_FPS
 from wanedge.units import UserUnit
@@ -57,7 +57,7 @@ def read_media(path: str | Path, on_problem: OnProblem | None = None) -> Iterato
     tell = on_problem or (lambda problem: log.warning("%s: %s", path, problem))
     chosen = _chosen_streams(av, path)
     if not chosen:
-        raise MediaFileError(f"{path} has neither audio nor video", hint="give a file with an audio or a video stream")
+        raise MediaFileError(f"{path} has neither audio nor video", hint="use a file with an audio or a video stream")
     return _chunks(av, path, chosen, tell)
 
 
@@ -162,6 +162,12 @@ def _chosen_streams(av: ModuleType, path: Path) -> dict[str, int]:
             if streams:
                 default = next((s for s in streams if s.disposition & disposition.default), streams[0])
                 chosen[kind] = default.index
+                if kind == "audio" and not MIN_RATE <= default.codec_context.sample_rate <= MAX_RATE:
+                    raise MediaFileError(
+                        f"{path}: its sound has {default.codec_context.sample_rate} Hz, and {MIN_RATE} to {MAX_RATE} "
+                        "can be used",
+                        hint=f"convert it: ffmpeg -i '{path}' -ar 48000 converted{path.suffix}",
+                    )
     return chosen
 
 

@@ -1,7 +1,8 @@
 """Write MP4 files, through PyAV (extra `media`)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import ENOSPC
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +20,16 @@ VIDEO_CODECS = ("libx264", "libopenh264", "mpeg4")
 _X264_OPTIONS = {"preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
 _BITS_PER_PIXEL = 1.0  # for the other codecs, which are steered by a rate
 _AUDIO_BITS = 128_000
+_FRAGMENTED = {"movflags": "+empty_moov+default_base_moof+frag_keyframe", "frag_duration": "1000000"}  # 1 s
+_HEADER_BYTES = 4_096  # a fragmented file of less holds no picture and no sound
 
 
 class Mp4Writer:
     """Writes frames and audio to an MP4 file: H.264 (or the next of VIDEO_CODECS) and AAC.
 
     It writes to a temporary name beside `path` and renames when it is closed; an exception inside `with` leaves
-    nothing behind. Frames of odd size are padded by one repeated row or column, as yuv420p needs even ones.
+    nothing behind, or with `salvage` what was written until then. Frames of odd size are padded by one repeated row or
+    column, as yuv420p needs even ones.
 
         with Mp4Writer("reply.mp4", fps=25, size=(96, 160), sample_rate=16_000) as out:
             out.write(unit.frames, unit.audio)
@@ -33,21 +37,26 @@ class Mp4Writer:
     Args:
         path: the file to make; an existing one is replaced.
         fps: frames a second. size: (height, width). sample_rate: Hz, mono.
+        salvage: keep what was written when something fails, a full disk included. The file is fragmented, every second
+            of it readable by itself: for recordings that cannot be made a second time.
 
     Raises:
         MissingExtra: PyAV is not installed. MediaFileError: the file cannot be written, or PyAV has no video codec.
     """
 
-    def __init__(self, path: str | Path, fps: float, size: tuple[int, int], sample_rate: int) -> None:
+    def __init__(
+        self, path: str | Path, fps: float, size: tuple[int, int], sample_rate: int, *, salvage: bool = False
+    ) -> None:
         self._av = import_extra("av", "media", "writing MP4")
-        self.path, self.size = Path(path), size
+        self.path, self.size, self._salvage = Path(path), size, salvage
         self._fps = Fraction(fps).limit_denominator(1001)
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._frames = self._samples = 0  # written so far; they are the timestamps
         if not self.path.parent.is_dir():  # PyAV would only notice at the first packet
             raise MediaFileError(f"{self.path} cannot be written: no such folder", hint=f"mkdir -p {self.path.parent}")
         with self._file_errors():
-            self._container = self._av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+            options = _FRAGMENTED if salvage else {"movflags": "+faststart"}
+            self._container = self._av.open(str(self._partial), "w", format="mp4", options=options)
         try:
             self._video = self._video_stream()
             self._audio = self._container.add_stream("aac", rate=sample_rate, layout="mono", bit_rate=_AUDIO_BITS)
@@ -75,7 +84,10 @@ class Mp4Writer:
                 self._container.mux(self._audio.encode(self._audio_frame(audio)))
 
     def close(self) -> None:
-        """Finish the file and give it its name. Raises MediaFileError, also when nothing was written."""
+        """Finish the file and give it its name. Raises MediaFileError, also when nothing was written.
+
+        With `salvage` the file is there all the same, as far as it was written.
+        """
         try:
             if not self._frames and not self._samples:
                 raise MediaFileError(f"{self.path} would be empty", hint="write frames or audio before closing")
@@ -83,10 +95,16 @@ class Mp4Writer:
                 for stream in (self._video, self._audio):
                     self._container.mux(stream.encode(None))
                 self._container.close()
+                _check_whole(self._partial)
                 self._partial.replace(self.path)
         except BaseException:
             self._abandon()
             raise
+
+    @property
+    def seconds(self) -> float:
+        """Length of what was written."""
+        return max(self._frames / float(self._fps), self._samples / float(self._audio.codec_context.sample_rate))
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +114,9 @@ class Mp4Writer:
     ) -> None:
         if kind is None:
             self.close()
+        elif self._salvage and self.seconds:
+            with suppress(MediaFileError):  # the first error is the one to report
+                self.close()
         else:
             self._abandon()
 
@@ -134,10 +155,13 @@ class Mp4Writer:
     def _abandon(self) -> None:
         try:
             self._container.close()
-        except self._av.error.FFmpegError:
-            pass  # the file is deleted in any case, and the first error is the one to tell
+        except (self._av.error.FFmpegError, OSError):
+            pass  # the first error is the one to report
         finally:
-            self._partial.unlink(missing_ok=True)
+            if self._salvage and self._partial.exists() and self._partial.stat().st_size > _HEADER_BYTES:
+                self._partial.replace(self.path)
+            else:
+                self._partial.unlink(missing_ok=True)
 
     @contextmanager
     def _file_errors(self) -> Iterator[None]:
@@ -147,3 +171,18 @@ class Mp4Writer:
             raise MediaFileError(
                 f"{self.path} cannot be written: {error}", hint="check that the folder exists and has room"
             ) from error
+
+
+def _check_whole(path: Path) -> None:
+    """Raise OSError unless the file's boxes end where it ends: FFmpeg does not report that its last write failed."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            header = file.read(16)
+            length = int.from_bytes(header[:4], "big")
+            if length == 1:  # 64 bits follow
+                length = int.from_bytes(header[8:], "big")
+            at += max(length, 8)
+    if at != size:
+        raise OSError(ENOSPC, "its end could not be written; is the disk full?", str(path))

@@ -173,6 +173,12 @@ class Player:
             return unheard
 
     @property
+    def waiting_ms(self) -> float:
+        """Sound that is still to be played."""
+        with self._lock:
+            return self._ms(len(self._sound))
+
+    @property
     def stats(self) -> PlayerStats:
         """Counts so far."""
         with self._lock:
