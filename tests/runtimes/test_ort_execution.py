@@ -270,7 +270,9 @@ def test_run_keeps_the_memory_of_a_few_block_sizes_only(runtime: OrtRuntime, tmp
     """At S = 1..2000 of a real backbone it kept 6 GiB."""
     tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, "N"]) for name in "xy"]
     nodes = [onnx.helper.make_node("Add", ["x", "x"], ["y"])]
-    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "sum", tensors[:1], tensors[1:]))
+    graph = onnx.helper.make_graph(nodes, "sum", tensors[:1], tensors[1:])
+    opset = onnx.helper.make_opsetid("", 20)  # the newest is beyond the oldest ONNX Runtime that is allowed
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
     onnx.save(model, tmp_path / "sum.onnx")
     spec = GraphSpec(
         component="sum",
