@@ -16,7 +16,7 @@ from wanedge.media.files import read_media
 def converse(model: Model, clip: str, number: int) -> str:
     """Stream the clip through a session of its own."""
     with Session.open(model, world="A bright lobby.", seed=number) as session:
-        latencies = [unit.latency_ms for unit in session.stream(read_media(clip))]
+        latencies = [unit.timing.latency_ms for unit in session.stream(read_media(clip))]
     return f"session {number}: {len(latencies)} units, median latency {median(latencies):.0f} ms"
 
 

@@ -37,7 +37,7 @@ def main() -> None:
             # `stream` pushes at the pace at which the session answers, so no answer waits in line.
             for unit in session.stream(read_media(arguments.clip)):
                 reply.write(unit.frames, unit.audio)
-                print(f"{unit.start_ms / 1000:6.2f} s {unit.latency_ms:5.0f} ms  {unit.state}  {unit.text}")
+                print(f"{unit.start_ms / 1000:6.2f} s {unit.timing.latency_ms:5.0f} ms  {unit.state}  {unit.text}")
                 units += 1
     print(f"{arguments.reply}: {units * UNIT_MS / 1000:.1f} s")
 

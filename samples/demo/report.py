@@ -108,7 +108,7 @@ def page(run: DemoRun, summary: Summary, clip: str, reply: str, quantization: Qu
         p95=_duration(summary.response_latency_ms.p95),
         percentiles={percent: latency_percentile(run, percent) for percent in (50, 95, 99)},
         interval=_interval,
-        slowest=max(run.units, key=lambda unit: unit.latency_ms),
+        slowest=max(run.units, key=lambda unit: unit.timing.latency_ms),
         response_ms=sum(ms for name, ms in summary.stages_ms.items() if name != AFTER_EMISSION),
         videos=_videos(run, clip, reply),
         pairs=list(_pairs(run)),
@@ -119,7 +119,7 @@ def page(run: DemoRun, summary: Summary, clip: str, reply: str, quantization: Qu
         quantization=quantization,
         quantized=QUANTIZED,
         latency=latency,
-        cut=sum(unit.latency_ms > latency.y.high for unit in run.units),
+        cut=sum(unit.timing.latency_ms > latency.y.high for unit in run.units),
         memory=_memory_chart(run),
         kept_mb=_kept_mb(run),
         engines=run.engines and _engines(run.engines),
@@ -136,9 +136,9 @@ def latency_chart(run: DemoRun, summary: Summary) -> Chart:
     chart = Chart(Axis(*_span(run), "s", 12), Axis(0, highest, "ms", 4).rounded(), 220, label)
     for unit in run.units:
         start = unit.index * UNIT_MS / 1000
-        css = "late" if unit.latency_ms > UNIT_MS else "intime"
-        title = f"unit {unit.index} at {start:.2f} s: {unit.latency_ms:.1f} ms"
-        chart.bar(start, start + 0.8 * UNIT_MS / 1000, 0, unit.latency_ms, css, title)
+        css = "late" if unit.timing.latency_ms > UNIT_MS else "intime"
+        title = f"unit {unit.index} at {start:.2f} s: {unit.timing.latency_ms:.1f} ms"
+        chart.bar(start, start + 0.8 * UNIT_MS / 1000, 0, unit.timing.latency_ms, css, title)
     chart.rule(UNIT_MS, "limit", f"{UNIT_MS} ms: the next unit is here")
     return chart
 

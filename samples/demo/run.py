@@ -125,7 +125,7 @@ class DemoRun:
     def __post_init__(self) -> None:
         if not self.units or not self.memory:
             raise InputError("the run holds no units or no memory samples", hint="stream a clip of 160 ms or more")
-        if not all(unit.stages_ms for unit in self.units):
+        if not all(unit.timing.answer_ms for unit in self.units):
             raise InputError("a unit of the run has no stage times", hint="stream it through a Session or a Streamer")
         if [u.index for u in self.units] != [u.index for u in self.user_units]:
             raise InputError(
@@ -154,7 +154,7 @@ def stream_clip(bundle: Bundle, shown: Scene, reply: Path, on_progress: Callable
             units.append(_with_one_frame(unit))
             memory.append((unit.index, _resident_bytes()))
             if unit.index % 25 == 0:
-                on_progress(f"unit {unit.index}: {unit.latency_ms:.0f} ms")
+                on_progress(f"unit {unit.index}: {unit.timing.latency_ms:.0f} ms")
         wall_s = perf_counter() - started
     return DemoRun(
         units=units,

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from samples.demo.run import DemoRun, EnginesRun
 from wanedge.atomic import staged_file
 from wanedge.config import UNIT_MS
+from wanedge.units import STAGES
 from wanedge_calibration.statistics import Interval, percentile
 from wanedge_runtimes.strict import Strict
 
@@ -73,11 +74,11 @@ class Summary(Strict):
 
 def summarise(run: DemoRun) -> Summary:
     """The numbers of a run."""
-    latencies = [unit.latency_ms for unit in run.units]
-    busy_ms = sum(sum(unit.stages_ms.values()) for unit in run.units)
+    latencies = [unit.timing.latency_ms for unit in run.units]
+    busy_ms = sum(sum(unit.timing.stages_ms.values()) for unit in run.units)
     factor = busy_ms / (UNIT_MS * len(run.units))
     p50, p95, p99 = (latency_percentile(run, percent).value for percent in (50, 95, 99))
-    stages = stage_names(run)
+    stages = stage_names()
     return Summary(
         model=run.model,
         weights=run.weights,
@@ -91,8 +92,8 @@ def summarise(run: DemoRun) -> Summary:
         response_latency_ms=Latency(p50=p50, p95=p95, p99=p99, max=max(latencies)),
         stages_ms={name: stage_percentile(run, name, 50) for name in stages},
         stages_p95_ms={name: stage_percentile(run, name, 95) for name in stages},
-        overhead=percentile([_overhead(unit.stages_ms, unit.graph_ms) for unit in run.units], 95).value,
-        deadline_misses=sum(unit.deadline_missed for unit in run.units),
+        overhead=percentile([_overhead(unit.timing.stages_ms, unit.timing.graph_ms) for unit in run.units], 95).value,
+        deadline_misses=sum(unit.timing.deadline_missed for unit in run.units),
         memory=_memory(run),
         machine=run.machine,
         engines=run.engines,
@@ -101,18 +102,17 @@ def summarise(run: DemoRun) -> Summary:
 
 def latency_percentile(run: DemoRun, percent: float) -> Interval:
     """A percentile of the response latency, in ms, with its 95 % interval."""
-    return percentile([unit.latency_ms for unit in run.units], percent)
+    return percentile([unit.timing.latency_ms for unit in run.units], percent)
 
 
 def stage_percentile(run: DemoRun, stage: str, percent: float) -> float:
-    """A percentile of a stage's wall time, in ms, over the units that have it."""
-    return percentile([unit.stages_ms[stage] for unit in run.units if stage in unit.stages_ms], percent).value
+    """A percentile of a stage's wall time, in ms."""
+    return percentile([unit.timing.stages_ms[stage] for unit in run.units], percent).value
 
 
-def stage_names(run: DemoRun) -> list[str]:
+def stage_names() -> list[str]:
     """Stages in the order in which a unit passes them; what comes after emission last."""
-    names = dict.fromkeys(name for unit in run.units for name in unit.stages_ms)
-    return sorted(names, key=AFTER_EMISSION.__eq__)
+    return sorted(STAGES, key=AFTER_EMISSION.__eq__)
 
 
 def _overhead(stages_ms: dict[str, float], graph_ms: float) -> float:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         SessionMetrics,
     )
     from wanedge.streaming import Streamer
-    from wanedge.units import AgentUnit, UserUnit
+    from wanedge.units import AgentUnit, UnitTiming, UserUnit
     from wanedge_runtimes.errors import (
         ExecutionError,
         GraphError,
@@ -64,6 +64,7 @@ __all__ = [
     "SignatureError",
     "StateError",
     "Streamer",
+    "UnitTiming",
     "UnsafePath",
     "UnsupportedBundle",
     "UserUnit",
@@ -85,7 +86,7 @@ _MODULES = {
         "SessionMetrics",
     ),
     "wanedge.streaming": ("Streamer",),
-    "wanedge.units": ("AgentUnit", "UserUnit"),
+    "wanedge.units": ("AgentUnit", "UnitTiming", "UserUnit"),
     "wanedge_runtimes.errors": (
         "ExecutionError",
         "GraphError",

@@ -58,7 +58,7 @@ def time_units(streamer: Streamer, count: int, seed: int) -> Iterator[Sample]:
         unit = streamer.respond(user)
         streamer.commit()
         wall_ms = (perf_counter_ns() - started) / 1e6
-        yield Sample(wall_ms, unit.latency_ms, unit.graph_ms, unit.stages_ms)
+        yield Sample(wall_ms, unit.timing.latency_ms, unit.timing.graph_ms, unit.timing.stages_ms)
 
 
 def measures(samples: Sequence[Sample], memory_mib: tuple[float, float] | None) -> dict[str, Json]:

@@ -9,6 +9,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from wanedge_runtimes.strict import Strict
 
+AgentState = Literal["<idle>", "<listen>", "<speak>", "<stop>"]
+"""What the agent does in a unit: nobody is there; it listens; it speaks; it was interrupted."""
+
 UNIT_MS = 160  # paper: the streaming unit
 FPS = 25  # paper: so a unit holds 4 video frames
 FRAMES_PER_UNIT = UNIT_MS * FPS // 1000
@@ -89,7 +92,7 @@ class TextConfig(Strict):
     vocabulary: PositiveInt = 1024
     user_slots: PositiveInt = 2
     agent_slots: PositiveInt = 2
-    states: tuple[str, ...] = ("<idle>", "<listen>", "<speak>", "<stop>")
+    states: tuple[AgentState, ...] = ("<idle>", "<listen>", "<speak>", "<stop>")
 
 
 class BackboneConfig(Strict):

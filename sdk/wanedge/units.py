@@ -1,9 +1,14 @@
 """What goes into a streamer and what comes out: one unit of everything."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wanedge.config import AgentState
+
+STAGES: Final = ("commit", "encode", "thinker", "performer", "decode")
 
 
 @dataclass(frozen=True)
@@ -22,16 +27,42 @@ class UserUnit:
 
 
 @dataclass(frozen=True)
+class UnitTiming:
+    """Where the time of one agent unit went: wall time in ms.
+
+    encode_ms, thinker_ms, performer_ms, decode_ms: the stages of the answer, in order.
+    commit_ms: the clean pass of the unit before, which comes after its emission.
+    graph_ms: of all that, inside graph runs; the rest is the SDK's own overhead.
+    latency_ms: from the complete user unit to this unit decoded (the papers' response latency), waiting included.
+    deadline_missed: that was longer than the session's deadline.
+    """
+
+    commit_ms: float = 0.0
+    encode_ms: float = 0.0
+    thinker_ms: float = 0.0
+    performer_ms: float = 0.0
+    decode_ms: float = 0.0
+    graph_ms: float = 0.0
+    latency_ms: float = 0.0
+    deadline_missed: bool = False
+
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        """Stages by name, in the order in which a unit passes them; the clean pass before it comes first."""
+        return {stage: getattr(self, f"{stage}_ms") for stage in STAGES}
+
+    @property
+    def answer_ms(self) -> float:
+        """Time of the answer's own stages, without waiting and without the clean pass before."""
+        return self.encode_ms + self.thinker_ms + self.performer_ms + self.decode_ms
+
+
+@dataclass(frozen=True)
 class AgentUnit:
     """160 ms of the agent, the answer to the user unit of the same index.
 
     start_ms, end_ms: media time. audio: float32 [samples]. frames: uint8 [4, H, W, 3] RGB.
-    text: the words this unit added. tokens: the unit's text token ids. state: the state token, e.g. "<listen>".
-    stages_ms: wall time by stage: encode, thinker, performer, decode; the clean pass comes after emission and
-        is reported with the next unit as "commit".
-    graph_ms: wall time inside graph runs; the rest of the unit is the SDK's own overhead.
-    latency_ms: a complete user unit available -> this unit decoded (the papers' response latency).
-    deadline_missed: latency plus waiting exceeded the session's deadline.
+    text: the words this unit added. tokens: the unit's text token ids. state: what the agent does.
     """
 
     index: int
@@ -41,8 +72,5 @@ class AgentUnit:
     frames: NDArray[np.uint8]
     text: str
     tokens: tuple[int, ...]
-    state: str
-    stages_ms: dict[str, float] = field(default_factory=dict)
-    graph_ms: float = 0.0
-    latency_ms: float = 0.0
-    deadline_missed: bool = False
+    state: AgentState
+    timing: UnitTiming = UnitTiming()

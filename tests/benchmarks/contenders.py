@@ -77,7 +77,7 @@ class SessionWay:
             ran = tuple(self._meter.ran[mark:stop])
             graph_ms = sum(run.elapsed_ns for run in ran) / 1e6
             wall_ms = (ran[-1].ended_ns - started) / 1e6
-            times.append(UnitTime(unit.index, wall_ms, graph_ms, unit.stages_ms, ran))
+            times.append(UnitTime(unit.index, wall_ms, graph_ms, unit.timing.stages_ms, ran))
             started, mark = ran[-1].ended_ns, stop
         del self._meter.ran[:mark]  # what is left is the clean pass that may still be running
         return times
@@ -118,7 +118,7 @@ class StreamerWay:
             self._streamer.commit()
             wall_ms = (perf_counter_ns() - started) / 1e6
             ran = tuple(self._meter.ran)
-            times.append(UnitTime(unit.index, wall_ms, self._meter.elapsed_ms, unit.stages_ms, ran))
+            times.append(UnitTime(unit.index, wall_ms, self._meter.elapsed_ms, unit.timing.stages_ms, ran))
         return times
 
     def close(self) -> None:

@@ -147,7 +147,7 @@ def overhead(model: Model, seconds: float) -> dict[str, Measure]:
         units = list(source.run(seconds))
     own_ms = slowed.own_ms[: len(units)]
     warm = slice(10, None)
-    handed = np.array([u.latency_ms for u in units]) - np.array(own_ms)
+    handed = np.array([u.timing.latency_ms for u in units]) - np.array(own_ms)
     pushes = np.array(source.push_ms[: len(units) * 4]).reshape(-1, 4).sum(axis=1)
     return {
         "session_overhead_ms_p99": percentile((handed + pushes[: len(handed)])[warm], 99).measure("ms", "<= 1"),

@@ -24,6 +24,6 @@ def paced_latencies_ms(model: Model, units: int, advance: Callable[[], None] = l
             session.push(audio=user.audio, video=user.frames)
             (unit,) = session.pull(PULL_TIMEOUT_S)
             if index >= WARM_UP:
-                latencies.append(unit.latency_ms)
+                latencies.append(unit.timing.latency_ms)
                 advance()
     return latencies

@@ -26,7 +26,7 @@ from wanedge.config import FPS, FRAMES_PER_UNIT, UNIT_MS
 from wanedge.media import AudioChunk, VideoChunk
 from wanedge.media.files import read_media
 from wanedge.media.mp4 import Mp4Writer
-from wanedge.units import AgentUnit
+from wanedge.units import AgentUnit, UnitTiming
 
 UNITS = 6
 RATE = 16_000
@@ -275,8 +275,7 @@ def answer(config, index: int) -> AgentUnit:
         text=f" word{index}",
         tokens=(),
         state="<speak>",
-        stages_ms={"commit": 50.0, "encode": 10.0, "thinker": 20.0, "performer": 30.0, "decode": 40.0},
-        latency_ms=1000.0 + index,
+        timing=UnitTiming(50.0, 10.0, 20.0, 30.0, 40.0, latency_ms=1000.0 + index),
     )
 
 

@@ -216,7 +216,7 @@ def test_a_session_may_give_up_the_oldest_units_and_says_so(model: Model) -> Non
 def test_a_unit_later_than_its_deadline_is_marked(model: Model) -> None:
     with Session.open(model, world=WORLD, deadline_ms=0.0) as session:
         push_units(session, 2)
-        assert all(u.deadline_missed for u in pull_all(session))
+        assert all(u.timing.deadline_missed for u in pull_all(session))
         assert session.metrics.deadline_misses == 2
         assert set(session.metrics.latency_ms) == {"p50", "p95", "p99", "max"}
 

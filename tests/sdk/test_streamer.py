@@ -205,8 +205,8 @@ def test_a_bad_unit_is_refused_and_the_stream_goes_on(model: Model, changes: dic
 def test_an_agent_unit_says_when_it_is_and_where_its_time_went(model: Model) -> None:
     unit = run(Streamer(model, WORLD), 3)[2]
     assert (unit.index, unit.start_ms, unit.end_ms) == (2, 320, 480)
-    assert set(unit.stages_ms) == {"commit", "encode", "thinker", "performer", "decode"}
-    assert 0 < unit.graph_ms <= unit.latency_ms
+    assert set(unit.timing.stages_ms) == {"commit", "encode", "thinker", "performer", "decode"}
+    assert 0 < unit.timing.graph_ms <= unit.timing.latency_ms
     assert unit.state in model.config.text.states
     assert np.abs(unit.audio).max() <= 1.0
 

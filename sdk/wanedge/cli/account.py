@@ -68,8 +68,8 @@ class Account:
     def add(self, unit: AgentUnit) -> None:
         if self.first_unit is None:
             self.first_unit = unit.index
-        self.latencies_ms.append(unit.latency_ms if self.pace == "realtime" else answering_ms(unit))
-        self.stages_ms.append(unit.stages_ms)
+        self.latencies_ms.append(unit.timing.latency_ms if self.pace == "realtime" else unit.timing.answer_ms)
+        self.stages_ms.append(unit.timing.stages_ms)
         if unit.text:
             origin = self.first_unit * UNIT_MS
             self._words.append(Line(unit.start_ms - origin, unit.end_ms - origin, unit.state, unit.text))
@@ -123,11 +123,6 @@ class Account:
                 for line in self.lines()
             ],
         }
-
-
-def answering_ms(unit: AgentUnit) -> float:
-    """Time of the unit's own stages until it was decoded; "commit" is the unit before's."""
-    return sum(ms for stage, ms in unit.stages_ms.items() if stage != "commit")
 
 
 def join_lines(words: Sequence[Line]) -> list[Line]:

@@ -62,9 +62,9 @@ class UnitLog:
 
     def add(self, unit: AgentUnit) -> None:
         self.units += 1
-        self.deadline_misses += unit.deadline_missed
-        self._latency_ms.append(unit.latency_ms)
-        self._stages_ms.append(unit.stages_ms)
+        self.deadline_misses += unit.timing.deadline_missed
+        self._latency_ms.append(unit.timing.latency_ms)
+        self._stages_ms.append(unit.timing.stages_ms)
 
     def latency_ms(self) -> dict[str, float]:
         return latency_summary(list(self._latency_ms))

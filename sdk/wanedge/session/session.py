@@ -513,8 +513,7 @@ class Session:
             index=index,
             start_ms=index * UNIT_MS,
             end_ms=(index + 1) * UNIT_MS,
-            latency_ms=latency_ms,
-            deadline_missed=late,
+            timing=replace(unit.timing, latency_ms=latency_ms, deadline_missed=late),
         )
         if late:
             message = f"unit {index} was answered after {latency_ms:.0f} ms, and {self.deadline_ms:g} are allowed"

@@ -23,7 +23,7 @@ from wanedge.streaming.pair import Pair, SequentialPair, StagesMs
 from wanedge.streaming.sampling import SEED_BITS, Sampler
 from wanedge.streaming.thinker import all_finite
 from wanedge.text import TextStream
-from wanedge.units import AgentUnit, UserUnit
+from wanedge.units import AgentUnit, UnitTiming, UserUnit
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.runtime import Array, State
 from wanedge_runtimes.strict import Strict
@@ -160,9 +160,15 @@ class Streamer:
             text=words,
             tokens=thought.text,
             state=self.model.tokenizer.states[thought.state],
-            stages_ms=stages,
-            graph_ms=(self._clock.elapsed_ns - graph_ns) / 1e6,
-            latency_ms=(finished - started) / 1e6,
+            timing=UnitTiming(
+                commit_ms=stages["commit"],
+                encode_ms=stages.get("encode", 0.0),
+                thinker_ms=stages.get("thinker", 0.0),
+                performer_ms=stages.get("performer", 0.0),
+                decode_ms=stages["decode"],
+                graph_ms=(self._clock.elapsed_ns - graph_ns) / 1e6,
+                latency_ms=(finished - started) / 1e6,
+            ),
         )
 
     def interrupt(self) -> None:

@@ -19,7 +19,10 @@ from wanedge.config import FRAMES_PER_UNIT
 from wanedge.text import Tokenizer
 from wanedge_runtimes.errors import InputError
 
-IDLE, LISTEN, SPEAK, STOP = "<idle>", "<listen>", "<speak>", "<stop>"
+IDLE: Final = "<idle>"
+LISTEN: Final = "<listen>"
+SPEAK: Final = "<speak>"
+STOP: Final = "<stop>"
 FADE_SAMPLES: Final = SAMPLE_RATE // 50  # 20 ms: a voice that is cut off does not click
 
 # RMS that opens the mouth wide. Over the replies to all intents, spoken at GUIDE_DBFS, one frame in ten of speech is
