@@ -13,6 +13,7 @@ from wanedge.commands import (
     FAILED,
     Misuse,
     add_command,
+    format_bytes,
     print_json,
     progress,
     require_bundle,
@@ -72,6 +73,13 @@ def validate(
             help="Put the verdict into CANDIDATE, in place of an older one.",
         ),
     ] = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Validate an engine against this golden trace instead of a reference.")
+    ] = None,
+    record_trace: Annotated[
+        Path | None,
+        typer.Option("--record-trace", metavar="BUNDLE", help="Record the golden trace of a variant to the file -o."),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option("--compare", metavar="A.json B.json", help="Two reports side by side.")
     ] = None,
@@ -85,8 +93,16 @@ def validate(
     if compare is not None:
         _compare(*compare, as_json=as_json)
         return
+    if record_trace is not None and output is not None:
+        _record_trace(record_trace, variant, clips, output, world, seed, units, as_json)
+        return
+    if candidate is not None and trace is not None and output is not None:
+        _against_trace(candidate, variant, trace, gate, output, record, as_json)
+        return
     if candidate is None or reference is None or output is None:
-        raise Misuse("CANDIDATE, --reference and -o are needed", hint="wanedge validate --help shows an example")
+        raise Misuse(
+            "CANDIDATE, --reference (or --trace) and -o are needed", hint="wanedge validate --help shows an example"
+        )
     for path in (candidate, reference):
         require_bundle(path)
     from wanedge.bundle import Bundle
@@ -148,6 +164,72 @@ def _validate(plan: "Plan", output: Path, command: str, record: bool) -> "tuple[
         gate = compared.gate.model_copy(update={"reference": compared.reference.digest}) if compared.passed else None
         record_verdict(plan.candidate, compared.verdict, gate)
     return compared, report
+
+
+def _record_trace(
+    bundle: Path,
+    variant: str | None,
+    clips: list[Path] | None,
+    path: Path,
+    world: str,
+    seed: int,
+    units: int | None,
+    as_json: bool,
+) -> None:
+    require_bundle(bundle)
+    from wanedge.bundle import Bundle
+    from wanedge_calibration.clips import find_clips
+    from wanedge_calibration.validation.trace import record_trace
+
+    opened = Bundle.open(bundle)
+    chosen = _candidate_variant(opened, variant)
+    trace = record_trace(opened, chosen, find_clips(clips or []), path, world=world, seed=seed, limit=units)
+    if as_json:
+        print_json({"trace": str(path), "sha256": trace.sha256, "calls": len(trace.about.calls)})
+        return
+    typer.echo(f"{path}: {len(trace.about.calls)} calls of {chosen.name}, {format_bytes(path.stat().st_size)}")
+    typer.echo(f"-> wanedge validate BUNDLE --variant ENGINE --trace {path} -o report/")
+
+
+def _against_trace(
+    candidate: Path, variant: str | None, trace: Path, gate: Path | None, output: Path, record: bool, as_json: bool
+) -> None:
+    """Compare a variant with a golden trace; a report stands in `output` whatever happens."""
+    require_bundle(candidate)
+    from wanedge.bundle import Bundle
+    from wanedge_calibration.validation.against_trace import compare_with_trace, export_worst, trace_document
+    from wanedge_calibration.validation.gate import Gate
+    from wanedge_calibration.validation.report import write_report
+    from wanedge_calibration.validation.trace import Trace
+    from wanedge_calibration.validation.verdict import record_verdict
+
+    opened, golden = Bundle.open(candidate), Trace.open(trace)
+    chosen = _candidate_variant(opened, variant)
+    limits = Gate.read(gate) if gate is not None else None
+    with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as display:
+        task = display.add_task("calls", total=len(golden.about.calls))
+        found = compare_with_trace(
+            opened, chosen, golden, limits, on_progress=lambda done, _all: display.update(task, completed=done)
+        )
+    command = ["wanedge", "validate", candidate.name, "--variant", chosen.name, "--trace", trace.name, "-o", "report"]
+    report = trace_document(found, shlex.join(command))
+    write_report(report, output)
+    worst = export_worst(found, output)
+    if record:
+        record_verdict(opened, found.verdict)
+    if as_json:
+        shown = ("verdict", "reason", "misses", "unmeasured", "not_covered", "findings", "suspects", "measures")
+        print_json({k: report[k] for k in shown})
+    else:
+        typer.echo(f"{report['verdict']}: {chosen.name} against the trace of {golden.about.variant}")
+        typer.echo(f"  {report['reason']}")
+        if report["suspects"]:
+            typer.echo(f"  look first at: {', '.join(report['suspects'][:3])}")
+        if worst is not None:
+            typer.echo(f"  repeat the worst call: python {worst / 'repeat.py'} {candidate}")
+        typer.echo(f"-> {output / 'report.html'}")
+    if report["verdict"] != "passed":
+        raise typer.Exit(FAILED)
 
 
 def _candidate_variant(bundle: "Bundle", name: str | None) -> "Variant":

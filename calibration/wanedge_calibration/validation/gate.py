@@ -56,10 +56,13 @@ UNITS = {
     "probe.not_finite": "tensors",
     "probe.saturated_worst": "ratio",
     "behaviour.worse": "outcomes",
+    "call.failed": "calls",
+    "call.invariants_broken": "calls",
 }
 """Every measure and its unit, but for those that are named by a model's components or its evaluation's outcomes."""
 
 _BEHAVIOUR = re.compile(r"behaviour\.[a-z][a-z0-9_]*_points")
+_TWIN = re.compile(r"call\.[a-z][a-z0-9_]*_over_twin")
 _COMPONENT = re.compile(r"(teacher|free)\.[a-z][a-z0-9_]*_snr(_worst)?_db")
 
 
@@ -67,6 +70,8 @@ def unit_of(name: str) -> str | None:
     """The unit of a measure; None when no validation measures it."""
     if _BEHAVIOUR.fullmatch(name):
         return "points"
+    if _TWIN.fullmatch(name):
+        return "of the tolerance"
     return UNITS.get(name) or ("dB" if _COMPONENT.fullmatch(name) else None)
 
 

@@ -52,6 +52,7 @@ def write_page(report: Report, jobs: Sequence[ClipJob], rate: int, path: Path) -
             (p["component"], p["tensor"], f"{100 * p['saturated']:.3f} %", p["not_finite"]) for p in report["probes"]
         ],
         evidence=list(_evidence(report)),
+        calls=[_call_row(call) for call in report.get("calls", [])],
     )
     with disk_errors(path), staged_file(path) as staged:
         staged.write_text(page + "\n", encoding="utf-8")
@@ -157,6 +158,11 @@ def _cause_row(cause: dict[str, Any], name: str) -> tuple[str, ...]:
 
 def _probe_row(probe: dict[str, Any]) -> tuple[object, ...]:
     return probe["component"], probe["tensor"], f"{100 * probe['saturated']:.3f} %", probe["not_finite"]
+
+
+def _call_row(call: dict[str, Any]) -> tuple[object, ...]:
+    ratio, error = f"{call['ratio']:.2f}", f"{call['error']:.1e}"
+    return call["component"], call["tensor"], ratio, call["by"], error, call["worst_call"]
 
 
 def _measure_rows(report: Report) -> Iterator[tuple[str, ...]]:

@@ -156,6 +156,8 @@ def _how_to_measure(name: str) -> str:
         return "needs a calibration to compare the scales with: wanedge calibrate REFERENCE --clips CLIPS"
     if name.endswith((".stoi", ".pesq_wb")):
         return f"needs a clip in which the agent speaks for a second or more, for {name}"
+    if family == "call":
+        return f"{name} was not measured, because no call ran"
     if family == "behaviour":
         return f"needs the outcomes of an evaluation, for {name}: --behaviour CANDIDATE.json REFERENCE.json"
     return f"{name} was not measured"

@@ -1,0 +1,227 @@
+"""The golden trace: honest ways to run the same graphs pass, broken ones are named, and the worst call repeats."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from tests.acceptance.quantization.sabotage import CHANGES
+from tests.calibration.test_validate import changed
+from wanedge.bundle import Bundle
+from wanedge.cli.app import build_app
+from wanedge.model import Model
+from wanedge.verdicts import read_verdict
+from wanedge_calibration.clips import Clip
+from wanedge_calibration.errors import CalibrationError
+from wanedge_calibration.graph.editing import read_graph
+from wanedge_calibration.validation.golden_call import Comparison, Errors, GoldenCall, compare_call, find_shifts
+from wanedge_calibration.validation.replay import replay
+from wanedge_calibration.validation.trace import OTHER_KERNELS, Trace, record_trace
+from wanedge_runtimes.runtime import RuntimeOptions
+from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
+
+ONE = RuntimeOptions(threads=1)
+NAMES = ("int8", "int8-qdq")
+
+
+def wanedge(*arguments: object) -> Result:
+    return CliRunner().invoke(build_app(), [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="session")
+def traces(quantized: Bundle, clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trace]:
+    folder = tmp_path_factory.mktemp("traces")
+    return {
+        name: record_trace(quantized, quantized.variant(name), clips[:1], folder / f"{name}.trace") for name in NAMES
+    }
+
+
+def loaded(bundle: Bundle, name: str, options: RuntimeOptions = ONE) -> Model:
+    return Model.load(bundle, "onnxruntime", name, options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [ONE, RuntimeOptions(threads=2), OTHER_KERNELS], ids=["same", "threads", "kernels"])
+def test_honest_ways_to_run_the_same_graphs_are_within_the_tolerance(
+    quantized: Bundle, traces: dict[str, Trace], name: str, options: RuntimeOptions
+) -> None:
+    result = replay(traces[name], loaded(quantized, name, options))
+    assert result.failures == result.broken == []
+    assert result.excesses[0].ratio < 1, result.excesses[0]
+    assert result.components == []
+
+
+def test_a_trace_covers_every_fill_level_every_component_every_row_and_every_slot(
+    quantized: Bundle, traces: dict[str, Trace]
+) -> None:
+    (table,) = (i for i in read_graph(quantized.graph("text_embed", "fp32")[0]).graph.initializer if "table" in i.name)
+    vocabulary = table.dims[0]
+    about = traces["int8"].about
+    assert set(about.coverage) == {"cold", "local wrapped", "wrapped"}
+    assert {call.component for call in about.calls} == set(about.specs)
+    rows = {int(i) for call in traces["int8"].calls() if call.kind == "rows" for i in call.inputs["ids"].ravel()}
+    assert rows == set(range(vocabulary))
+    backbone = about.specs["backbone"]
+    probed = [c for c in traces["int8"].calls() if (c.component, c.kind) == ("backbone", "probe")]
+    capacity = max(s.shape[2] for s in backbone.states)
+    assert len(probed) == min(capacity, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "component"),
+    [
+        ("weight scale x1.5", "backbone"),
+        ("zeroed channel", "audio_decoder"),
+        ("range x4", "audio_encoder"),
+        ("input x0.97", "video_decoder"),
+        ("input one step late", "video_encoder"),
+        ("mask ignored", "backbone"),
+        ("mask shifted", "backbone"),
+        ("positions backwards", "backbone"),
+        ("write index off by one", "backbone"),
+        ("extra slot written", "backbone"),
+        ("state not updated", "audio_decoder"),
+        ("state rounded", "audio_encoder"),
+        ("bias moved", "video_decoder"),
+        ("norm weight x1.5", "backbone"),
+    ],
+)
+def test_a_broken_way_to_run_them_is_named(
+    quantized: Bundle, traces: dict[str, Trace], tmp_path: Path, kind: str, component: str
+) -> None:
+    broken = changed(quantized, component, tmp_path / "b", lambda m: CHANGES[kind](m, np.random.default_rng(2)))
+    result = replay(traces["int8"], loaded(broken, "int8"))
+    assert result.components[:1] == [component], result.excesses[:3]
+
+
+def test_the_file_gives_back_what_was_recorded(quantized: Bundle, traces: dict[str, Trace]) -> None:
+    """States are stored as differences; running a call again on the same graph gives the same bits."""
+    model = loaded(quantized, "int8")
+    for call in traces["int8"].calls():
+        again = call.run(model.graphs[call.component])
+        for expected, actual in ((call.outputs, again.outputs), (call.after, again.after)):
+            assert expected.keys() == actual.keys()
+            for name, values in expected.items():
+                np.testing.assert_array_equal(values, actual[name])
+
+
+def test_damaged_and_other_files_are_refused(traces: dict[str, Trace], tmp_path: Path) -> None:
+    (tmp_path / "no.trace").write_bytes(b"no")
+    for path in (tmp_path / "no.trace", tmp_path / "missing.trace"):
+        with pytest.raises(CalibrationError, match="is not a trace"):
+            Trace.open(path)
+    damaged = tmp_path / "damaged.trace"
+    with zipfile.ZipFile(traces["int8"].path) as source, zipfile.ZipFile(damaged, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            target.writestr(name, content[:-1] + b"x" if name.endswith("000003.npz") else content)
+    with pytest.raises(CalibrationError, match=r"000003\.npz is damaged"):
+        list(Trace.open(damaged).calls())
+
+
+def test_the_command_records_a_trace_and_validates_with_it(
+    quantized: Bundle, clips: list[Clip], tmp_path: Path
+) -> None:
+    golden = tmp_path / "golden.trace"
+    shutil.copytree(quantized.root, tmp_path / "kiosk.wanedge")
+    recorded = wanedge(
+        *("validate", "--record-trace", quantized.root, "--variant", "int8", "--clips", clips[0].path, "-o", golden)
+    )
+    assert recorded.exit_code == 0, recorded.output
+    command = ("validate", tmp_path / "kiosk.wanedge", "--variant", "int8", "--trace", golden, "-o", tmp_path / "r")
+    done = wanedge(*command, "--record")
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["verdict"] == "passed"
+    assert "Call by call" in (tmp_path / "r" / "report.html").read_text()
+    opened = Bundle.open(tmp_path / "kiosk.wanedge")
+    verdict = read_verdict(opened, opened.variant("int8"))
+    assert verdict is not None
+    assert verdict.passed
+
+
+def test_a_short_trace_is_incomplete_and_another_graph_is_refused(
+    quantized: Bundle, clips: list[Clip], tmp_path: Path
+) -> None:
+    golden = tmp_path / "golden.trace"
+    record_trace(quantized, quantized.variant("int8"), clips[:1], golden, limit=2)
+    command = ("validate", quantized.root, "--trace", golden, "-o", tmp_path / "r")
+    done = wanedge(*command, "--variant", "int8")
+    assert done.exit_code == 1
+    assert "incomplete" in done.output
+    assert "needs a clip of 6 units or more" in done.output
+    other = wanedge(*command, "--variant", "int8-qdq")
+    assert other.exit_code == 1
+    assert "other graphs than the trace's" in other.output
+
+
+def test_the_exported_call_repeats_the_failure(quantized: Bundle, traces: dict[str, Trace], tmp_path: Path) -> None:
+    change = CHANGES["zeroed channel"]
+    broken = changed(quantized, "audio_decoder", tmp_path / "b", lambda m: change(m, np.random.default_rng(2)))
+    command = ("validate", broken.root, "--variant", "int8", "--trace", traces["int8"].path, "-o", tmp_path / "r")
+    done = wanedge(*command)
+    assert done.exit_code == 1
+    assert "look first at: audio_decoder" in done.output
+    script = tmp_path / "r" / "worst" / "repeat.py"
+
+    def largest(bundle: Bundle) -> float:
+        run = subprocess.run([sys.executable, script, bundle.root], capture_output=True, text=True, check=True)
+        return max(float(line.split("largest error ")[1].split(",")[0]) for line in run.stdout.splitlines())
+
+    assert largest(quantized) == 0.0
+    assert largest(broken) > 1e-4
+
+
+def tail(values: list[float]) -> np.ndarray:
+    return np.array(values, np.float32).reshape(1, 1, -1)
+
+
+TAIL = GraphSpec(
+    component="tail",
+    opset=24,
+    inputs=(TensorSpec(name="x", dtype="float32", shape=(1,)),),
+    outputs=(),
+    states=(StateSpec(name="past", past="p", present="q", dtype="float32", shape=(1, 1, 6), update="swap"),),
+)
+
+
+@given(st.lists(st.floats(-9, 9, width=32).filter(bool), min_size=40, max_size=40, unique=True), st.integers(1, 5))
+def test_a_tail_that_moves_must_be_an_exact_copy(stream: list[float], step: int) -> None:
+    calls = []
+    for start in range(0, 20, step):
+        before, after = tail(stream[start : start + 6]), tail(stream[start + step : start + step + 6])
+        calls.append(GoldenCall("tail", "stream", 0, "", {}, {"past": before}, {}, {"past": after}))
+    shifts = find_shifts(calls, {"tail": TAIL})
+    assert shifts == {("tail", "past"): (2, step)}
+    exact, rounded = Comparison(), Comparison()
+    compare_call(exact, 0, calls[0], calls[0], TAIL, shifts)
+    moved = calls[0].after["past"].copy()
+    moved[0, 0, 0] = np.nextafter(moved[0, 0, 0], np.float32(np.inf))
+    compare_call(rounded, 0, calls[0], replace(calls[0], after={"past": moved}), TAIL, shifts)
+    assert exact.broken == []
+    assert [what for _, _, what in rounded.broken] == ["past: what moves along the tail is no exact copy"]
+
+
+@given(st.integers(0, 4), st.floats(0.01, 0.5))
+def test_one_bad_channel_shows_in_the_slices_and_a_constant_in_the_bias(channel: int, size: float) -> None:
+    expected = np.random.default_rng(channel).standard_normal((50, 5)).astype(np.float32)
+    bad = expected.copy()
+    bad[:, channel] *= 1 + size
+    errors = Errors()
+    errors.add(0, expected, bad)
+    shown = errors.amplitudes()
+    assert shown["slice"] == pytest.approx(size, rel=0.2)
+    assert shown["total"] < shown["slice"]
+    lifted = Errors()
+    lifted.add(0, expected, expected + np.float32(size))
+    power = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
+    assert lifted.amplitudes()["bias"] == pytest.approx(size / power, rel=0.01)
