@@ -296,3 +296,38 @@ def test_whatever_the_timestamps_units_come_in_order_and_the_assembler_survives(
     units += assembler.finish()
     assert [u.index for u in units] == list(range(len(units)))
     assert len(units) * 0.160 <= pushed_s + 0.160
+
+
+@pytest.mark.parametrize("ppm", [-1000, 1000])
+@pytest.mark.parametrize(
+    ("rate", "seconds"), [(16_000, 200), (48_000, 200), pytest.param(16_000, 3600, marks=pytest.mark.slow)]
+)
+def test_a_microphone_that_drifts_against_the_camera_stays_within_a_frame_of_it(ppm, rate, seconds):
+    """An hour at 1,000 ppm is 3.6 s. Both are stamped with one clock; the camera keeps it, the sound card does not.
+
+    A click every second says where the sound is; the brightness of a frame says where the picture is.
+    """
+    assembler, block, offsets = MediaAssembler(TINY), rate // 10, []
+    card, frames, pushed = 0.0, 0, 0  # true seconds of the card's next block, frames, samples pushed
+    unit_s, samples = 0.160, []
+    while card < seconds:
+        t = card + np.arange(block) / rate / (1 + ppm * 1e-6)  # true time of each sample
+        clicks = np.floor(t) != np.floor(t - 1 / rate / (1 + ppm * 1e-6))
+        assembler.push_audio((clicks * 20_000).astype(np.int16), rate, timestamp=card)
+        pushed += block
+        card = pushed / rate / (1 + ppm * 1e-6)
+        while frames / 25 < card:
+            assembler.push_video(np.full((2, 3, 3), frames % 25 * 10, np.uint8), 25, timestamp=frames / 25)
+            frames += 1
+        for unit in assembler.take():
+            last = unit.index
+            samples.append((unit.audio, unit.frames[:, 0, 0, 0]))
+    for audio, shades in samples:
+        peak = int(np.abs(audio).argmax())
+        if abs(audio[peak]) > 0.1:
+            frame = peak / RATE / 0.040
+            seen = shades[int(frame)] / 10 + frame % 1  # frames since the second began, as the picture says
+            offsets.append((seen + 12.5) % 25 - 12.5)
+    assert len(offsets) > 0.9 * seconds
+    assert max(np.abs(offsets)) <= 1
+    assert last * unit_s == pytest.approx(seconds, abs=1)

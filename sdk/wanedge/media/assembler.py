@@ -74,11 +74,12 @@ class MediaAssembler:
     pushed with it).
 
     Time is media time. The first timestamp (seconds, any origin) says where the timeline begins; a push without one
-    follows the last push of its modality. Up to 40 ms off the expected time is jitter and changes nothing for audio;
-    a gap becomes silence or a held frame; an overlap up to 80 ms (a drifting sound card) is cut off and counted. A
-    timestamp that jumps back, or forward by more than `max_gap_ms`, cannot be right: media goes on without a gap and
-    the timestamps are read from there on (`Stamps` has the limits). All of it is counted (`stats`) and the strange
-    part logged under "wanedge.media".
+    follows the last push of its modality. Up to 40 ms off the expected time is jitter and changes nothing for audio,
+    unless it is more than 20 ms in one direction for 2 s, which is a drift and corrected; a gap becomes silence or a
+    held frame; an overlap up to 80 ms (a drifting sound card) is cut off and counted. A timestamp that jumps back, or
+    forward by more than `max_gap_ms`, cannot be right: media goes on without a gap and the timestamps are read from
+    there on (`Stamps` has the limits). All of it is counted (`stats`) and the strange part logged under
+    "wanedge.media".
 
     A unit is complete when every active modality has reached its end. A modality that was never pushed, or is more
     than `patience_ms` behind the other, is not waited for: the unit gets silence, or the last frame (mid-grey before

@@ -5,11 +5,13 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
+from wanedge.extras import import_extra
 from wanedge.media.chunks import MediaError
 from wanedge.media.timeline import (
+    DRIFT_PROOF_US,
+    DRIFT_US,
     FIRST_LATE_US,
     JITTER_US,
     MAX_OVERLAP_US,
@@ -69,6 +71,7 @@ class AudioTrack:
         self._consumed = 0  # samples of the piece so far, at its own rate
         self._piece: Resampler | None = None
         self._reached_us: int | None = None
+        self._off_us = self._off_for_us = 0  # how far off the last timestamp was, and for how long so far
 
     @property
     def reached_us(self) -> int:
@@ -160,11 +163,21 @@ class AudioTrack:
         self.pushed_us += push.duration_us
         expected_us = self.expected_us
         off_us = 0 if push.at_us is None else push.at_us - expected_us
-        if self._continues and abs(off_us) <= JITTER_US:
+        if self._continues and abs(off_us) <= JITTER_US and not self._drifts(off_us, push.duration_us):
             off_us = 0
         if self._reached_us is not None and off_us > self._max_fill_us:
             self.voids.add(expected_us, expected_us + off_us)
         return expected_us, off_us
+
+    def _drifts(self, off_us: int, duration_us: int) -> bool:
+        """Whether pushes have been off in this direction for too long to be jitter."""
+        same = off_us * self._off_us > 0 and abs(off_us) > DRIFT_US
+        self._off_us = off_us
+        self._off_for_us = self._off_for_us + duration_us if same else 0
+        if self._off_for_us < DRIFT_PROOF_US:
+            return False
+        self._off_for_us = 0
+        return True
 
     def _restart(self, at_us: int, sample_rate: int) -> None:
         self.end_piece()
@@ -244,6 +257,11 @@ def _check_floats(pcm: NDArray[Any]) -> None:
         )
 
 
+def import_soxr() -> Any:
+    """The resampler's library: LGPL, and only needed for audio of another rate than the model's."""
+    return import_extra("soxr", "media", "audio of another rate than the model's")
+
+
 class Resampler:
     """A continuous piece of mono audio from `rate` to `target` Hz, in chunks of any length.
 
@@ -261,8 +279,9 @@ class Resampler:
     def __init__(self, rate: int, target: int) -> None:
         self.rate, self.target = rate, target
         self.consumed = self.produced = 0  # samples in, samples out
-        self._stream: soxr.ResampleStream | None = None
+        self._stream: Any = None
         if rate != target:
+            soxr = import_soxr()
             self._stream = soxr.ResampleStream(rate, target, 1, dtype="float32", quality="HQ", vr=True)
             self._stream.set_io_ratio(rate, target)
 

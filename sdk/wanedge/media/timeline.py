@@ -25,6 +25,8 @@ JITTER_US = 40_000
 # A sound card that runs fast against the caller's clock overlaps more and more. Past the jitter the overlap is cut
 # off, which keeps it small; more than this at once is a jump, not a drift.
 MAX_OVERLAP_US = 2 * JITTER_US
+# Off by more than this in one direction for so long, it is no jitter but a drift, and is corrected.
+DRIFT_US, DRIFT_PROOF_US = 20_000, 2 * SECOND_US
 # A modality may start this much before the other did; what came before the start of the timeline is dropped.
 FIRST_LATE_US = 2 * SECOND_US
 
