@@ -91,7 +91,6 @@ def test_the_thin_floors_never_import_torch_or_onnx(package: str) -> None:
 # Circles that are being removed. A line here may go; none may come.
 KNOWN_CIRCLES = {
     frozenset(f"wanedge_runtimes.tensorrt.{name}" for name in ("cuda", "cuda_core", "pycuda")),
-    frozenset(f"samples.kiosk.data.duplex.{name}" for name in ("plot", "rules", "script")),
 }
 
 

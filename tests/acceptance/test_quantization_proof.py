@@ -10,7 +10,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from samples.kiosk.data.duplex.script import write_script
+from samples.kiosk.data.duplex.plot import write_script
 from samples.kiosk.data.speech.utterances import HEARD
 from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
 from typer.testing import CliRunner, Result

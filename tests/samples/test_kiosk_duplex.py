@@ -13,8 +13,9 @@ from samples.kiosk import tools
 from samples.kiosk.data.duplex import rules
 from samples.kiosk.data.duplex.__main__ import film
 from samples.kiosk.data.duplex.guide import FADE_SAMPLES, guide_audio, guide_cues, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.plot import write_script
 from samples.kiosk.data.duplex.rules import right_replies
-from samples.kiosk.data.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script, write_script
+from samples.kiosk.data.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script
 from samples.kiosk.data.duplex.timeline import timeline
 from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_talk, visitor_video
 from samples.kiosk.data.pictures.visitors import VisitorTruth

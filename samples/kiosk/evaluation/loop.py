@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from samples.kiosk.data.duplex.plot import write_script
 from samples.kiosk.data.duplex.rules import right_replies, said
 from samples.kiosk.data.duplex.script import (
     UNIT_SAMPLES,
@@ -17,7 +18,6 @@ from samples.kiosk.data.duplex.script import (
     VISITOR_WIDTH,
     Phrase,
     Script,
-    write_script,
 )
 from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.data.pictures.lipsync import mouth_opening_of

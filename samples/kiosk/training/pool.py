@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from samples.kiosk.data.duplex.guide import guide_audio, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.plot import write_script
 from samples.kiosk.data.duplex.rules import REPLY_DELAY_UNITS
-from samples.kiosk.data.duplex.script import KINDS, Kind, Script, script_stream, write_script
+from samples.kiosk.data.duplex.script import KINDS, Kind, Script, script_stream
 from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.data.speech.augment import through_microphone
 from samples.kiosk.data.speech.clip import Samples, as_int16

@@ -13,7 +13,8 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Kind, Script, write_script
+from samples.kiosk.data.duplex.plot import write_script
+from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Kind, Script
 from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.data.speech.utterances import HEARD, Heard, worlds_of
 from samples.kiosk.data.speech.world import World

@@ -7,7 +7,8 @@ from typing import cast
 import numpy as np
 
 from samples.kiosk.data.duplex.guide import guide_audio, guide_video
-from samples.kiosk.data.duplex.script import KINDS, Kind, Script, write_script
+from samples.kiosk.data.duplex.plot import write_script
+from samples.kiosk.data.duplex.script import KINDS, Kind, Script
 from samples.kiosk.data.duplex.timeline import timeline
 from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
 from samples.kiosk.data.pictures.guide import HEIGHT

@@ -15,6 +15,7 @@ import numpy as np
 from samples.kiosk.data.duplex.rules import right_replies
 from samples.kiosk.data.duplex.script import (
     FRAME_SAMPLES,
+    KINDS,
     UNIT_SAMPLES,
     VISITOR_HEIGHT,
     VISITOR_WIDTH,
@@ -58,6 +59,39 @@ STAYS_S: Final[Seconds] = (1.5, 6.0)  # who comes and goes without a word
 EMPTY_S: Final[Seconds] = (1.0, 5.0)  # between two of them
 FADE: Final = SAMPLE_RATE // 50  # samples over which a false start breaks off
 _LONG_ENOUGH: Final = 8  # draws to find a phrase that a false start can be cut from
+
+
+def write_script(
+    split: Heard,
+    seed: int,
+    units: int,
+    kind: Kind = "conversation",
+    intents: Sequence[str] | None = None,
+    worlds: Sequence[World] | None = None,
+) -> Script:
+    """The script of a seed; the same arguments always give the same script.
+
+    intents: what visitors may want; all if None. "real" speaks its recordings whatever is given. worlds: those to
+    choose from; if None those for training in "train", "natural" and "validation", and in the others those held out.
+
+    conversation: one to four phrases. interruption: at least one comes while the guide speaks. false start: at least
+    one is begun, broken off and said anew. two questions: the second comes 1 to 2.5 s after the first reply; it is
+    never put directly behind the first. long silence: a visitor is there and for long says nothing. arrival: people
+    come and go in silence. empty: nobody comes. In half of the first five kinds the visitor stands there from the
+    start and is not greeted.
+
+    A phrase whose reply would not end within the script is left out, so a short script may lack its kind's event; 60
+    units are enough.
+
+    Raises:
+        InputError: an unknown split, kind or intent, no units, a negative seed, or no worlds. MissingExtra: a speech
+            tool is not installed.
+    """
+    if kind not in KINDS:
+        raise InputError(f"there is no kind of conversation {kind!r}", hint=f"choose one of: {', '.join(KINDS)}")
+    if units < 1:
+        raise InputError(f"a conversation of {units} units", hint="ask for at least 1; 60 and more hold every event")
+    return plotted(split, seed, units, kind, intents, worlds)
 
 
 def plotted(

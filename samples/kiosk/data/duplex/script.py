@@ -1,6 +1,6 @@
 """A conversation as a plan: who is there, what the visitor says when, and what the guide rightly does.
 
-    script = write_script("train", seed=1, units=125, kind="conversation")      # 20 s
+    script = plot.write_script("train", seed=1, units=125, kind="conversation")      # 20 s
     script.phrases[0].utterance.text, script.replies[0].text
 
 A script draws no picture and mixes no sound; `visitor` and `guide` make the media and the labels from it.
@@ -8,7 +8,6 @@ A script draws no picture and mixes no sound; `visitor` and `guide` make the med
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, get_args
@@ -119,41 +118,6 @@ class Script:
     def seen(self, speech: NDArray[np.float32] | None = None) -> VisitorScript:
         """The script for the pictures. speech: [frames], 0 to 1."""
         return VisitorScript(self.visits, speech, self.passers_by)
-
-
-def write_script(
-    split: Heard,
-    seed: int,
-    units: int,
-    kind: Kind = "conversation",
-    intents: Sequence[str] | None = None,
-    worlds: Sequence[World] | None = None,
-) -> Script:
-    """The script of a seed; the same arguments always give the same script.
-
-    intents: what visitors may want; all if None. "real" speaks its recordings whatever is given. worlds: those to
-    choose from; if None those for training in "train", "natural" and "validation", and in the others those held out.
-
-    conversation: one to four phrases. interruption: at least one comes while the guide speaks. false start: at least
-    one is begun, broken off and said anew. two questions: the second comes 1 to 2.5 s after the first reply; it is
-    never put directly behind the first. long silence: a visitor is there and for long says nothing. arrival: people
-    come and go in silence. empty: nobody comes. In half of the first five kinds the visitor stands there from the
-    start and is not greeted.
-
-    A phrase whose reply would not end within the script is left out, so a short script may lack its kind's event; 60
-    units are enough.
-
-    Raises:
-        InputError: an unknown split, kind or intent, no units, a negative seed, or no worlds. MissingExtra: a speech
-            tool is not installed.
-    """
-    from samples.kiosk.data.duplex.plot import plotted  # the plot is written in this file's terms
-
-    if kind not in KINDS:
-        raise InputError(f"there is no kind of conversation {kind!r}", hint=f"choose one of: {', '.join(KINDS)}")
-    if units < 1:
-        raise InputError(f"a conversation of {units} units", hint="ask for at least 1; 60 and more hold every event")
-    return plotted(split, seed, units, kind, intents, worlds)
 
 
 def script_stream(split: Heard, seed: int, kind: Kind, purpose: str) -> np.random.Generator:
