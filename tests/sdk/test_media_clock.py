@@ -298,6 +298,7 @@ def test_whatever_the_timestamps_units_come_in_order_and_the_assembler_survives(
     assert len(units) * 0.160 <= pushed_s + 0.160
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ppm", [-1000, 1000])
 @pytest.mark.parametrize(
     ("rate", "seconds"), [(16_000, 200), (48_000, 200), pytest.param(16_000, 3600, marks=pytest.mark.slow)]

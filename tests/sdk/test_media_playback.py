@@ -1,7 +1,9 @@
 """The player keeps its latency, its pictures at its voice, and never clicks. Clocks are simulated."""
 
+import gc
 import time
 import wave
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,6 +145,7 @@ def test_a_card_whose_clock_drifts_is_followed(ppm):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # half a minute on a quiet core
 @pytest.mark.parametrize("ppm", [-200, 200])
 def test_eight_hours_of_drift(ppm):
     stage = Stage(tone, ppm=ppm, block=640, keep=False).run(8 * 3600.0)
@@ -206,6 +209,37 @@ def test_every_unit_is_reported_as_played_once_and_in_order():
         reported += [u.index for u in stage.player.take_played()]
     assert reported == list(range(len(reported)))
     assert len(reported) >= stage.units - 8
+
+
+def test_a_voice_without_a_screen_keeps_no_pictures():
+    """375 units are played and nobody asks for a picture, or what was played."""
+    stage = Stage(tone, keep=False)
+    stage.player.picture = lambda: None
+    alive, original = weakref.WeakValueDictionary(), stage.player.play
+
+    def play(unit):
+        alive[unit.index] = unit
+        original(unit)
+
+    stage.player.play = play
+    stage.run(60.0)
+    gc.collect()
+    assert stage.units > 370
+    assert len(alive) < 80
+
+
+def test_units_given_up_by_a_flush_are_not_reported_as_played():
+    stage = Stage(tone).run(3.0)
+    for extra in range(5):
+        stage.player.play(unit(stage.units + extra, tone(stage.units + extra)))
+    stage.units += 5
+    stage.player.take_played()
+    unheard = {u.index for u in stage.player.flush()}
+    assert stage.player.flush() == []
+    stage.run(6.0)
+    after = [u.index for u in stage.player.take_played()]
+    assert after
+    assert not unheard & set(after)
 
 
 @settings(max_examples=30)

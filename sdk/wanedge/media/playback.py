@@ -40,6 +40,8 @@ _PATIENCE = 4  # units that come with an excess before it is dropped, and again 
 _FADE_MS = 10
 _QUIET = 0.003  # -50 dB of full scale: silence between words
 _NO_FRAME = -1
+_PICTURES_KEPT_S = 1.0  # of voice that was heard without anyone asking for the picture
+_UNREPORTED = 64  # played units that wait for `take_played`
 
 _TAPS, _PHASES = 32, 512  # of the interpolation filter: aliases below -90 dB up to 0.8 of the band
 
@@ -76,6 +78,19 @@ class Sink(Protocol):
     def opened(self, sample_rate: int, fill: Fill) -> AbstractContextManager[None]: ...
 
 
+@dataclass
+class _Queued:
+    """A unit that was not heard to its end yet. first: number of its first frame. given_up: by `flush`."""
+
+    first: int
+    unit: AgentUnit
+    given_up: bool = False
+
+    @property
+    def over(self) -> int:
+        return self.first + len(self.unit.frames)
+
+
 class Player:
     """Plays agent units through a sink. A context manager; `sink=None` leaves calling `fill` to the caller.
 
@@ -107,11 +122,11 @@ class Player:
         self._tail_faded = False
         self._ahead: deque[float] = deque(maxlen=_PATIENCE)  # ms that waited at the last arrivals
         self._excess_for = 0  # arrivals in a row with too much of it
-        self._units: deque[tuple[int, AgentUnit]] = deque()  # with the number of their first frame
+        self._units: deque[_Queued] = deque()
         self._next_frame = 0
         self._due: deque[tuple[float, int]] = deque()  # when the voice of a frame is heard
         self._shown = self._last_heard = _NO_FRAME  # the last frame whose samples went out, that was heard
-        self._played: list[AgentUnit] = []
+        self._played: deque[AgentUnit] = deque(maxlen=_UNREPORTED)
         self._out = self._underruns = self._silent = self._dropped = self._flushed = 0  # samples, but for underruns
         self._pictures = self._skipped = 0
         self._skew = self._max_skew = 0.0
@@ -124,7 +139,7 @@ class Player:
         with self._lock:
             count = len(unit.frames)
             tags = self._next_frame + np.arange(len(unit.audio)) * count // max(len(unit.audio), 1)
-            self._units.append((self._next_frame, unit))
+            self._units.append(_Queued(self._next_frame, unit))
             self._next_frame += count
             sound = unit.audio.astype(np.float32, copy=True)
             if not self._running or self._tail_faded:
@@ -152,14 +167,18 @@ class Player:
             self._pictures += 1
             self._skew = (now - at) * 1e3
             self._max_skew = max(self._max_skew, self._skew)
-            first, unit = next((f, u) for f, u in self._units if f <= frame < f + len(u.frames))
-            picture: NDArray[np.uint8] = unit.frames[frame - first]
+            queued = next(q for q in self._units if q.first <= frame < q.over)
+            picture: NDArray[np.uint8] = queued.unit.frames[frame - queued.first]
             return picture
 
     def take_played(self) -> list[AgentUnit]:
-        """Return the units that were heard to their end since the last call, in order: for `Session.played`."""
+        """Return the units that are over since the last call, in order: for `Session.played`.
+
+        They were heard to their end, or dropped to catch up. At most the last 64, for whoever never asks.
+        """
         with self._lock:
-            played, self._played = self._played, []
+            played = list(self._played)
+            self._played.clear()
             return played
 
     def flush(self) -> list[AgentUnit]:
@@ -168,9 +187,11 @@ class Player:
             self._flushed += max(len(self._sound) - len(self._fade), 0)
             self._end_softly(len(self._fade))
             heard = {tag for _, tag in self._due if tag != _NO_FRAME}
-            unheard = [unit for first, unit in self._units if not self._heard_out(first, unit, heard)]
+            unheard = [q for q in self._units if not self._heard_out(q, heard) and not q.given_up]
+            for queued in unheard:
+                queued.given_up = True
             self._ahead.clear()
-            return unheard
+            return [queued.unit for queued in unheard]
 
     @property
     def waiting_ms(self) -> float:
@@ -215,6 +236,10 @@ class Player:
             sounding = int(np.count_nonzero(tags != _NO_FRAME))
             self._out += sounding
             self._note_frames(tags, now, 1 / self._rate)
+            while self._due and self._due[0][0] < now - _PICTURES_KEPT_S:  # nobody looks
+                frame = self._due.popleft()[1]
+                self._skipped += frame != _NO_FRAME
+                self._retire(frame)
             if starved:
                 kept = max(left - missing - (left - len(self._sound)), 0)
                 self._sound, self._tags = self._sound[:kept], self._tags[:kept]
@@ -276,17 +301,17 @@ class Player:
     def _retire(self, frame: int) -> None:
         """Note that `frame` is heard now (or silence), so that every unit before it was heard to its end."""
         while self._units:
-            first, unit = self._units[0]
-            over = first + len(unit.frames)
+            over = self._units[0].over
             if frame < over and not (frame == _NO_FRAME and self._last_heard >= over - 1):
                 break
-            self._units.popleft()
-            self._played.append(unit)
+            queued = self._units.popleft()
+            if not queued.given_up:
+                self._played.append(queued.unit)
         if frame != _NO_FRAME:
             self._last_heard = frame
 
-    def _heard_out(self, first: int, unit: AgentUnit, due: set[int]) -> bool:
-        last = first + len(unit.frames) - 1
+    def _heard_out(self, queued: _Queued, due: set[int]) -> bool:
+        last = queued.over - 1
         return last in due or last <= self._last_heard
 
     def _end_softly(self, samples: int) -> None:
