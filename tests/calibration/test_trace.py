@@ -68,10 +68,10 @@ def test_a_trace_covers_every_fill_level_every_component_every_row_and_every_slo
     about = traces["int8"].about
     assert set(about.coverage) == {"cold", "local wrapped", "wrapped"}
     assert {call.component for call in about.calls} == set(about.specs)
-    rows = {int(i) for call in traces["int8"].calls() if call.kind == "rows" for i in call.inputs["ids"].ravel()}
+    rows = {int(i) for _, call in traces["int8"].calls() if call.kind == "rows" for i in call.inputs["ids"].ravel()}
     assert rows == set(range(vocabulary))
     backbone = about.specs["backbone"]
-    probed = [c for c in traces["int8"].calls() if (c.component, c.kind) == ("backbone", "probe")]
+    probed = [c for _, c in traces["int8"].calls() if (c.component, c.kind) == ("backbone", "probe")]
     capacity = max(s.shape[2] for s in backbone.states)
     assert len(probed) == min(capacity, 64)
 
@@ -106,7 +106,7 @@ def test_a_broken_way_to_run_them_is_named(
 def test_the_file_gives_back_what_was_recorded(quantized: Bundle, traces: dict[str, Trace]) -> None:
     """States are stored as differences; running a call again on the same graph gives the same bits."""
     model = loaded(quantized, "int8")
-    for call in traces["int8"].calls():
+    for _, call in traces["int8"].calls():
         again = call.run(model.graphs[call.component])
         for expected, actual in ((call.outputs, again.outputs), (call.after, again.after)):
             assert expected.keys() == actual.keys()
@@ -199,14 +199,15 @@ def test_a_tail_that_moves_must_be_an_exact_copy(stream: list[float], step: int)
     calls = []
     for start in range(0, 20, step):
         before, after = tail(stream[start : start + 6]), tail(stream[start + step : start + step + 6])
-        calls.append(GoldenCall("tail", "stream", 0, "", {}, {"past": before}, {}, {"past": after}))
+        calls.append((start, GoldenCall("tail", "stream", 0, "", {}, {"past": before}, {}, {"past": after})))
     shifts = find_shifts(calls, {"tail": TAIL})
     assert shifts == {("tail", "past"): (2, step)}
     exact, rounded = Comparison(), Comparison()
-    compare_call(exact, 0, calls[0], calls[0], TAIL, shifts)
-    moved = calls[0].after["past"].copy()
+    first = calls[0][1]
+    compare_call(exact, 0, first, first, TAIL, shifts)
+    moved = first.after["past"].copy()
     moved[0, 0, 0] = np.nextafter(moved[0, 0, 0], np.float32(np.inf))
-    compare_call(rounded, 0, calls[0], replace(calls[0], after={"past": moved}), TAIL, shifts)
+    compare_call(rounded, 0, first, replace(first, after={"past": moved}), TAIL, shifts)
     assert exact.broken == []
     assert [what for _, _, what in rounded.broken] == ["past: what moves along the tail is no exact copy"]
 

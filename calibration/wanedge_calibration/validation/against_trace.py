@@ -142,7 +142,7 @@ def export_worst(found: Traced, folder: Path) -> Path | None:
     number = None if found.replay is None else found.replay.worst_call
     if number is None:
         return None
-    call = next(c for n, c in enumerate(found.trace.calls()) if n == number)
+    call = next(c for n, c in found.trace.calls() if n == number)
     place = folder / WORST
     with disk_errors(place):
         place.mkdir(parents=True, exist_ok=True)

@@ -158,11 +158,13 @@ def _written(call: GoldenCall, spec: GraphSpec) -> dict[int, NDArray[np.bool_]]:
     return written
 
 
-def find_shifts(calls: Iterable[GoldenCall], specs: Mapping[str, GraphSpec]) -> dict[tuple[str, str], tuple[int, int]]:
+def find_shifts(
+    calls: Iterable[tuple[int, GoldenCall]], specs: Mapping[str, GraphSpec]
+) -> dict[tuple[str, str], tuple[int, int]]:
     """Tails that move: (component, state) -> (axis, step) for which every call's state is its last one, moved."""
     possible: dict[tuple[str, str], set[tuple[int, int]]] = {}
     varied: set[tuple[str, str]] = set()
-    for call in calls:
+    for _, call in calls:
         for state in specs[call.component].states:
             if state.update != "swap":
                 continue

@@ -6,7 +6,7 @@ off, and with inputs and states moved by the rounding of the candidate's arithme
 slots that were not written stay equal bit by bit, tails that move are exact copies, and everything is finite.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from wanedge.model import Model
@@ -72,14 +72,15 @@ def replay(
     candidate: Model,
     arithmetic: str = "float32",
     on_progress: Callable[[int, int], object] = lambda _done, _all: None,
+    components: Collection[str] | None = None,
 ) -> Replay:
     """Run every call of the trace on the candidate.
 
-    arithmetic: "float16" for engines that may compute in half precision.
+    arithmetic: "float16" for engines that may compute in half precision. components: only the calls of these.
     """
     result, failures, specs = Comparison(), list[tuple[str, int, str]](), trace.about.specs
-    shifts, total = find_shifts(trace.calls(), specs), len(trace.about.calls)
-    for number, call in enumerate(trace.calls()):
+    shifts, total = find_shifts(trace.calls(components), specs), len(trace.about.calls)
+    for number, call in trace.calls(components):
         try:
             actual = call.run(candidate.graphs[call.component])
         except WanEdgeError as error:

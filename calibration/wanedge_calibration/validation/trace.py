@@ -1,7 +1,7 @@
 """The golden trace: every call of a reference's graphs with its inputs, state and results, in one file.
 
     record_trace(bundle, variant, clips, Path("golden.trace"))
-    for call in Trace.open(Path("golden.trace")).calls(): ...
+    for number, call in Trace.open(Path("golden.trace")).calls(): ...
 
 Another way to run the same graphs (an engine, other kernels) is compared with it call by call, on any machine, without
 running the reference: see replay.py. Recorded are units at every fill level of the caches, all units for components
@@ -15,7 +15,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -117,11 +117,16 @@ class Trace:
             raise CalibrationError(f"{path} has version {about.wanedge_trace}, this wanedge reads 1", hint=_AGAIN)
         return cls(path, about, hashlib.sha256(raw).hexdigest())
 
-    def calls(self) -> Iterator[GoldenCall]:
-        """Every call, each verified as it is read. Raises CalibrationError: damaged."""
+    def calls(self, components: Collection[str] | None = None) -> Iterator[tuple[int, GoldenCall]]:
+        """Every call with its number, or those of some components, verified as they are read.
+
+        Raises CalibrationError: damaged.
+        """
         states: dict[str, dict[str, Array]] = {}
         with zipfile.ZipFile(self.path) as file:
-            for entry in self.about.calls:
+            for number, entry in enumerate(self.about.calls):
+                if components is not None and entry.component not in components:
+                    continue
                 try:
                     content = file.read(entry.member)
                 except (KeyError, zipfile.BadZipFile, OSError) as error:
@@ -130,7 +135,7 @@ class Trace:
                     raise CalibrationError(f"{self.path}: {entry.member} is damaged", hint=_AGAIN)
                 call = _unpacked(entry, content, states.get(entry.component, {}))
                 states[entry.component] = call.after
-                yield call
+                yield number, call
 
 
 def record_trace(

@@ -25,7 +25,7 @@ from samples.demo.scene import WEIGHTS
 
 from tests.acceptance.quantization import measured
 from tests.acceptance.quantization.clips import world_of, write_clips
-from tests.acceptance.quantization.power import GateBench, Trial, power, power_streamed, run_trials
+from tests.acceptance.quantization.power import GateBench, power, power_traced, run_trials
 from tests.acceptance.quantization.shaken import shaken
 from tests.benchmarks.children import commit
 from wanedge.benchmark import machine_facts
@@ -66,7 +66,7 @@ FULL: Final = Size(12, 125, 400, 30, 3000, 22_500, 200, 50)
 SIZES: Final[dict[str, tuple[str, ...]]] = {
     "time": ("timed",),
     **dict.fromkeys(("int8", "int8-qdq", "fp8-qdq"), ("clips", "units")),
-    **dict.fromkeys(("gate", "gate-streamed"), ("units", "sabotages", "honest")),
+    **dict.fromkeys(("gate", "gate-traced"), ("units", "sabotages", "honest")),
     **dict.fromkeys(("replies-int8", "replies-fp8"), ("talks",)),
     **dict.fromkeys(("drift", "drift-shaken"), ("drift",)),
     "memory": ("memory",),
@@ -143,7 +143,7 @@ class Proof:
             "int8-qdq": lambda: self._compared("int8-qdq"),
             "fp8-qdq": lambda: self._compared("fp8-qdq"),
             "gate": self._gate,
-            "gate-streamed": self._gate_streamed,
+            "gate-traced": self._gate_traced,
             "replies-int8": lambda: self._replies("int8"),
             "replies-fp8": lambda: self._replies("fp8-qdq"),
             "drift": self._drift,
@@ -224,22 +224,22 @@ class Proof:
         }
 
     def _gate(self) -> Measures:
-        with self._trials("gate") as (bench, told):
-            broken = run_trials(bench.sabotaged, self.size.sabotages, told)
-            return power([*broken, *run_trials(bench.requantized, self.size.honest, told)])
+        with self._bench() as bench:
+            broken = run_trials(bench.sabotaged, self.size.sabotages, self.folder / "gate-sabotaged.jsonl")
+            good = run_trials(bench.requantized, self.size.honest, self.folder / "gate-honest.jsonl")
+        return power([*broken, *good])
 
-    def _gate_streamed(self) -> Measures:
-        with self._trials("gate-streamed") as (bench, told):
-            return power_streamed(run_trials(bench.sabotaged_streamed, self.size.sabotages, told))
+    def _gate_traced(self) -> Measures:
+        with self._bench() as bench:
+            trials = run_trials(bench.sabotaged_traced, self.size.sabotages, self.folder / "gate-traced.jsonl")
+        return power_traced(trials)
 
     @contextmanager
-    def _trials(self, name: str) -> Iterator[tuple[GateBench, Callable[[Trial], None]]]:
-        """A bench, and what writes each trial to a file beside the bundle."""
+    def _bench(self) -> Iterator[GateBench]:
         clips = find_clips(write_clips(self.folder / HELD_OUT, HELD_OUT, 1, self.size.units))
-        source, listed = Source.of(self.bundle()), self.folder / f"{name}.jsonl"
-        with TemporaryDirectory(prefix="wanedge-gate-") as folder, listed.open("w", encoding="utf-8") as lines:
-            bench = GateBench(source, clips, DEFAULTS["int8"], 12, world_of(HELD_OUT).text, Path(folder))
-            yield bench, lambda trial: print(json.dumps(vars(trial)), file=lines, flush=True)
+        with TemporaryDirectory(prefix="wanedge-gate-") as folder:
+            world = world_of(HELD_OUT).text
+            yield GateBench(Source.of(self.bundle()), clips, DEFAULTS["int8"], 50, world, Path(folder))
 
     def _replies(self, variant: str) -> Measures:
         asked = measured.talks(self.size.talks)
