@@ -170,6 +170,15 @@ class Exchange:
             self.changed.notify_all()
             return self._running
 
+    def another_job(self) -> Job | None:
+        """A unit to begin beside the one that is being answered; `done` follows when both are. None: not now."""
+        with self.changed:
+            full = not self.limits.drop_oldest and len(self._ready) + 1 >= self.limits.ready
+            if self.closing or self._pauses or not self._waiting or full:
+                return None
+            self.changed.notify_all()
+            return self._waiting.popleft()
+
     def emit(self, unit: AgentUnit) -> None:
         """Hand an answer to the consumer's side."""
         with self.changed:
@@ -188,7 +197,7 @@ class Exchange:
             self._wake()
 
     def done(self) -> None:
-        """The unit begun last is finished, what follows its emission included."""
+        """Every unit begun is finished, what follows its emission included."""
         with self.changed:
             self._last_took_ms = (self._clock() - self._began) * 1e3
             self._running = None

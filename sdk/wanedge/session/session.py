@@ -492,13 +492,28 @@ class Session:
         exchange = self._exchange
         try:
             while (job := exchange.next_job(self._watch, WATCH_EVERY_S)) is not None:
-                unit = self.streamer.respond(replace(job.user, index=self.streamer.next_unit))
-                self._emit(job, unit)
-                self.streamer.commit()
+                self._answer(job)
                 exchange.done()
         except Exception as error:  # whatever it is, it belongs to the caller, who is in another thread
             self._events.post("failed", f"unit {self.streamer.next_unit}: {error}")
             exchange.fail(error)
+
+    def _answer(self, job: Job) -> None:
+        """Answer a unit, and where the streamer can work at two, those that wait meanwhile."""
+        streamer, begun = self.streamer, deque[Job]()
+        if not streamer.overlaps:
+            self._emit(job, streamer.respond(replace(job.user, index=streamer.next_unit)))
+            streamer.commit()
+            return
+        more: Job | None = job
+        while more is not None or begun:
+            if more is not None:
+                streamer.begin(replace(more.user, index=streamer.next_unit))
+                begun.append(more)
+            more = self._exchange.another_job() if streamer.can_begin else None
+            if more is None:
+                self._emit(begun.popleft(), streamer.finish())
+                streamer.commit()
 
     def _watch(self) -> None:
         if self.live:

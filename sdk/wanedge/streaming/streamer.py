@@ -118,6 +118,11 @@ class Streamer:
             yield self.finish()
 
     @property
+    def overlaps(self) -> bool:
+        """Two units can be in work at a time."""
+        return self._pair.most_begun > 1
+
+    @property
     def can_begin(self) -> bool:
         """Another unit may be begun before those that are get finished."""
         return len(self._begun) < self._pair.most_begun
@@ -145,8 +150,13 @@ class Streamer:
             raise InputError("no unit was begun", hint="begin(user) before each finish()")
         unit, started, graph_ns, stages = self._begun.popleft()
         waiting = perf_counter_ns()
-        thought = self._pair.finish(unit)
-        audio, frames = self._thinker.media(unit)
+        try:
+            thought = self._pair.finish(unit)
+            audio, frames = self._thinker.media(unit)
+        except BaseException:
+            self._begun.clear()
+            self._next = unit  # where a state that is restored, or an operator, looks for what failed
+            raise
         self._uncommitted = True
         words = self._words.push(list(thought.text))
         finished = perf_counter_ns()

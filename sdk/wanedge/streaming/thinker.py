@@ -115,7 +115,7 @@ class Thinker:
 
     def thought(self, slot: int = 0) -> Thought:
         """What was chosen; on a device valid after `receive`."""
-        state, *text = self._thoughts.chosen[slot, :, 0, 0].tolist()
+        state, *text = self._thoughts.ids(slot)
         return Thought(state, tuple(text))
 
     def hand_over(self, unit: int) -> KvSlice:
@@ -203,8 +203,7 @@ class _Encoders:
 class _Thoughts:
     """The user block, then the state token and the text tokens, each with the head that chooses the next.
 
-    chosen: ids [slots, tokens, 1, 1]. On a device the greedy choice stays there, and all of it is one sequence; a
-    sampled choice is the host's.
+    On a device the greedy choice stays there, and all of it is one sequence; a sampled choice is the host's.
     """
 
     def __init__(
@@ -225,7 +224,9 @@ class _Thoughts:
         self._stop = False
         self._allowed: list[NDArray[np.bool_]] = []  # what each token may be, where the device chooses it
         self._kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(slots)]  # copies behind a greedy choice
-        self.chosen = np.zeros((slots, len(self._blocks), 1, 1), np.int64)
+        self._chosen = np.zeros((slots, len(self._blocks), 1, 1), np.int64)  # on a device, what came from there
+        self._sampled = np.zeros((slots, len(self._blocks), 1, 1), np.int64)  # by the host
+        self._source = [self._sampled] * slots
         resident = work.on_device and "text_choice" in graphs
         self._greedy = self._on_device() if resident else None
         self._by_host = None if resident else self._on_host()
@@ -238,11 +239,18 @@ class _Thoughts:
 
     def run(self, unit: int, sampler: Sampler, slot: int) -> None:
         if self._greedy is not None and sampler.temperature == 0:
+            self._source[slot] = self._chosen
             self._clock.run(self._greedy)
             return
+        self._source[slot] = self._sampled
         if self._by_host is None:
             self._by_host = self._on_host()
-        self._by_host.run(unit, sampler, self._stop, self.chosen[slot])
+        self._by_host.run(unit, sampler, self._stop, self._sampled[slot])
+
+    def ids(self, slot: int) -> list[int]:
+        """What was chosen for the unit of a slot."""
+        ids: list[int] = self._source[slot][slot, :, 0, 0].tolist()
+        return ids
 
     def keep(self, sampler: Sampler, slot: int) -> None:
         if self._greedy is not None and sampler.temperature == 0:
@@ -274,7 +282,7 @@ class _Thoughts:
     def _ids(self, number: int) -> Tensor:
         """Where a token is chosen: in what the host reads, or beside it where that must outlast the next choice."""
         work = self._work
-        kept = [work.output(chosen[number]) for chosen in self.chosen]
+        kept = [work.output(chosen[number]) for chosen in self._chosen]
         if len(kept) == 1:
             return kept[0]
         ids = work.scratch("int64", kept[0].shape)
