@@ -34,6 +34,10 @@ class TorchState:
     def reset(self) -> None:
         self.tensors = {name: t.to(self._device) for name, t in self._component.init_state().items()}
 
+    def not_finite(self) -> str | None:
+        swapped = [s.name for s in self.spec.states if s.update == "swap" and self.tensors[s.name].is_floating_point()]
+        return next((name for name in swapped if not self.tensors[name].isfinite().all()), None)
+
     def snapshot(self) -> dict[str, Array]:
         return {name: tensor.cpu().numpy().copy() for name, tensor in self.tensors.items()}
 

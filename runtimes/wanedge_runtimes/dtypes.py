@@ -1,8 +1,10 @@
 """The spec's element types on the host and in ONNX Runtime."""
 
+import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wanedge_runtimes.spec import DType
 
@@ -33,6 +35,17 @@ def storage_dtype(dtype: DType) -> np.dtype[Any]:
 def spec_dtype(dtype: np.dtype[Any]) -> DType:
     """The spec's name of a numpy dtype. Raises KeyError for one that no graph has."""
     return _SPEC_DTYPE[dtype.name]
+
+
+def is_finite(x: NDArray[Any]) -> bool:
+    """Return whether a float array holds neither NaN nor infinity, in one pass over float32.
+
+    Both survive a sum of squares; so does no finite value of a network, whose square would have to exceed 3e38.
+    """
+    if x.dtype == np.float32 and x.flags.c_contiguous:
+        flat = x.reshape(-1)
+        return math.isfinite(float(np.dot(flat, flat)))
+    return bool(np.isfinite(x).all())
 
 
 def ort_type(dtype: DType) -> str:

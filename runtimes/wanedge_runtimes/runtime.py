@@ -63,6 +63,12 @@ class State(Protocol):
     def reset(self) -> None:
         """Every tensor back to its initial value."""
 
+    def not_finite(self) -> str | None:
+        """Name a swapped float tensor that holds NaN or infinity; None where there is none, or none on the host.
+
+        Caches are left out: what they hold reaches every later hidden state.
+        """
+
     def snapshot(self) -> dict[str, Array]:
         """Copies on the host, by `StateSpec.name`."""
 

@@ -66,6 +66,9 @@ class GrowingState:
     def reset(self) -> None:
         self._adopt({s.name: np.zeros((*s.shape[:2], 0, s.shape[3]), s.dtype) for s in self.spec.states})
 
+    def not_finite(self) -> None:
+        """Nothing of it swaps."""
+
     def snapshot(self) -> dict[str, Array]:
         return {name: np.array(value.numpy()) for name, value in self.after.items()}
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,7 +24,8 @@ from wanedge.units import AgentUnit, UserUnit
 
 if TYPE_CHECKING:
     from wanedge_export.model import ReferenceModel
-from wanedge_runtimes.errors import InputError, StateError
+from wanedge_runtimes.errors import ExecutionError, InputError, StateError
+from wanedge_runtimes.runtime import Call, Executable
 from wanedge_runtimes.snapshots import load_states, save_states
 
 WORLD = "A bright lobby."
@@ -277,3 +278,45 @@ def test_a_seed_or_a_temperature_that_cannot_be_is_an_input_error(model: Model, 
     with pytest.raises(InputError) as caught:
         Streamer(model, WORLD, **wrong)  # type: ignore[arg-type]
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [("video_decoder", None), ("audio_decoder", None), ("backbone", "0.key"), ("backbone", "1.value")],
+    ids=str,
+)
+def test_a_nan_in_a_state_is_never_delivered_as_an_answer(model: Model, component: str, name: str | None) -> None:
+    streamer = Streamer(model, WORLD)
+    run(streamer, 3)
+    tensors, about = streamer.snapshot()
+    name = name or next(iter(tensors[component]))
+    tensors[component][name].reshape(-1)[:] = np.nan
+    streamer.restore(tensors, about)
+    with pytest.raises(ExecutionError, match="NaN or infinity") as caught:
+        run(streamer, 3)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("graph", ["text_head", "flow_out"])
+def test_a_nan_from_a_graph_names_it_and_its_unit_is_not_answered(
+    model: Model, graph: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """argmax would choose the NaN, and the decoders turn NaN into black pictures."""
+    prepare = type(model.graphs[graph]).prepare
+
+    def poisoned(self: Executable, *args: Any, **named: Any) -> Call:
+        call = prepare(self, *args, **named)
+        if self is model.graphs[graph]:
+            run_graph = call.run
+
+            def run_and_poison() -> None:
+                run_graph()
+                for output in call.outputs.values():
+                    output.reshape(-1)[-1] = np.nan
+
+            monkeypatch.setattr(call, "run", run_and_poison)
+        return call
+
+    monkeypatch.setattr(type(model.graphs[graph]), "prepare", poisoned)
+    with pytest.raises(ExecutionError, match=f"{graph} gave NaN"):
+        run(Streamer(model, WORLD), 2)

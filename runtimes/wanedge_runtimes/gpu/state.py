@@ -51,6 +51,10 @@ class DeviceState:
         """Every tensor back to its initial value."""
         self._write({s.name: initial_value(s) for s in self.spec.states})
 
+    def not_finite(self) -> str | None:
+        """None: nothing of it is on the host."""
+        return None
+
     def snapshot(self) -> dict[str, Array]:
         """Copies on the host, by `StateSpec.name`."""
         copies = {s.name: np.empty(s.shape, storage_dtype(s.dtype)) for s in self.spec.states}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wanedge_runtimes.arguments import check_slot_values, check_slots, check_snapshot, initial_value
-from wanedge_runtimes.dtypes import ONNX_BFLOAT16, storage_dtype
+from wanedge_runtimes.dtypes import ONNX_BFLOAT16, is_finite, storage_dtype
 from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Array
 from wanedge_runtimes.spec import DType, GraphSpec
@@ -63,11 +63,19 @@ class OrtState:
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
         self.buffers = StateBuffers(spec)
+        self._checked = [s.name for s in spec.states if s.update == "swap" and s.dtype in ("float32", "float16")]
 
     def reset(self) -> None:
         """Every tensor back to its initial value."""
         for s in self.spec.states:
             self._array(s.name)[...] = initial_value(s)
+
+    def not_finite(self) -> str | None:
+        """Name a swapped float tensor that holds NaN or infinity."""
+        for name in self._checked:
+            if not is_finite(self._array(name)):
+                return name
+        return None
 
     def snapshot(self) -> dict[str, Array]:
         """Copies, by `StateSpec.name`."""

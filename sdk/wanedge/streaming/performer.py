@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from wanedge.config import ModelConfig
 from wanedge.streaming.cache import BackboneCache, Block, GraphClock, KvSlice
 from wanedge.streaming.sampling import Sampler
+from wanedge_runtimes.dtypes import is_finite
+from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Call, Executable
 from wanedge_runtimes.workspace import Tensor, Workspace
 
@@ -135,6 +137,8 @@ class _HostSolver:
             self._clock.wait(work, VELOCITY)
             np.multiply(velocity, step, out=velocity)
             np.subtract(z, velocity, out=z)
+        if not is_finite(z):
+            raise not_a_number("flow_out")
         work.send(LATENTS)
 
 
@@ -182,6 +186,15 @@ class _DeviceSolver:
 
 
 _Solver = _HostSolver | _DeviceSolver
+
+
+def not_a_number(component: str, unit: int | None = None) -> ExecutionError:
+    """Return the error of a component whose output is NaN or infinity, which must not reach anybody as an answer."""
+    where = "" if unit is None else f" in unit {unit}"
+    return ExecutionError(
+        f"{component} gave NaN or infinity{where}",
+        hint="find the first bad tensor with `wanedge validate`, or restore an earlier state",
+    )
 
 
 def latent_shapes(config: ModelConfig) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

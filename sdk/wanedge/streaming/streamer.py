@@ -21,9 +21,9 @@ from wanedge.streaming.cache import GraphClock
 from wanedge.streaming.overlap import OverlappedPair, can_overlap
 from wanedge.streaming.pair import Pair, SequentialPair, StagesMs
 from wanedge.streaming.sampling import SEED_BITS, Sampler
-from wanedge.streaming.thinker import all_finite
 from wanedge.text import TextStream
 from wanedge.units import AgentUnit, UnitTiming, UserUnit
+from wanedge_runtimes.dtypes import is_finite
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.runtime import Array, State
 from wanedge_runtimes.strict import Strict
@@ -296,7 +296,7 @@ class Streamer:
                 f"unit {user.index} was given, unit {self._next} is next",
                 hint="give every unit once and in order; fill a gap with silence",
             )
-        if not all_finite(user.audio):
+        if not is_finite(user.audio):
             raise InputError(
                 f"audio of unit {user.index} holds NaN or infinity", hint="check the capture device or the decoder"
             )

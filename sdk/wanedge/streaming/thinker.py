@@ -1,6 +1,5 @@
 """The thinker: sees and hears, decides state and text, and turns latents into media (paper: "thinker")."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -12,11 +11,11 @@ from wanedge.config import FRAMES_PER_UNIT
 from wanedge.ring import audio_encoder_ring
 from wanedge.rope import RopeTable, token_positions
 from wanedge.streaming.cache import BackboneCache, Block, GraphClock, KvSlice
-from wanedge.streaming.performer import Latents, MediaWriter
+from wanedge.streaming.performer import Latents, MediaWriter, not_a_number
 from wanedge.streaming.sampling import Sampler
 from wanedge.text import Tokenizer
 from wanedge.units import UserUnit
-from wanedge_runtimes.errors import ExecutionError
+from wanedge_runtimes.dtypes import is_finite
 from wanedge_runtimes.runtime import Call, Executable, State
 from wanedge_runtimes.workspace import CallSequence, StreamWorkspace, Tensor, Workspace
 
@@ -129,11 +128,11 @@ class Thinker:
     def media(self, unit: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Audio [samples] and frames [4, H, W, 3] as arrays of their own; on a device valid after `receive`."""
         audio = self._audio[0]
-        if not all_finite(audio):
-            raise ExecutionError(
-                f"audio_decoder gave NaN or infinity in unit {unit}",
-                hint="find the first bad tensor with `wanedge validate`, or restore an earlier state",
-            )
+        if not is_finite(audio):
+            raise not_a_number("audio_decoder", unit)
+        # Pictures are whole numbers and cannot show a NaN, which makes them black; the decoder's state can.
+        if (name := self.states["video_decoder"].not_finite()) is not None:
+            raise not_a_number(f"video_decoder (state {name!r})", unit)
         return audio.clip(-1.0, 1.0), self._frames[0].copy()
 
     def commit(self) -> None:
@@ -333,6 +332,8 @@ class _HostChoice:
         for number, token, logits, ids in self._tokens:
             self._clock.run(token.sequence)
             self._clock.wait(self._work, logits)
+            if not is_finite(token.logits):  # the largest of them would be NaN, and chosen
+                raise not_a_number("text_head", unit)
             choices = self._tokenizer.choices(number, stop)
             choice = sampler.choose(token.logits[0, 0], choices, unit, number)
             chosen[number, 0, 0] = token.ids[0, 0] = choice
@@ -348,8 +349,3 @@ def _embedder(graph: Executable, work: Workspace, ids: Tensor, embeddings: Tenso
         "embeddings": embeddings,
     }
     return work.prepare(graph, work.new_state(graph), {"S": tokens}, bound)
-
-
-def all_finite(x: NDArray[np.float32]) -> bool:
-    """Whether `x` [n] holds neither NaN nor infinity; one pass, as both survive a sum of squares."""
-    return math.isfinite(float(np.dot(x, x)))
