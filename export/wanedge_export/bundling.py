@@ -79,7 +79,7 @@ def _export_graphs(
     graphs: list[ExportedGraph] = []
     files = dict.fromkeys(_WEIGHTS.get(name, name) for name in components)
     for file in files:
-        with WeightFile(folder / f"{file}.weights") as weights:
+        with WeightFile(folder / f"{file}.weights", by_content=False) as weights:
             for name, component in components.items():
                 if _WEIGHTS.get(name, name) != file:
                     continue

@@ -63,9 +63,9 @@ def constant(name: str, values: Any) -> TensorProto:
 
 def of_type(name: str, dtype: int, shape: Sequence[int], seed: int = 0) -> TensorProto:
     """Random values of a type that numpy may not have."""
-    kind = {E4M3: ml_dtypes.float8_e4m3fn, E5M2: ml_dtypes.float8_e5m2, I8: np.int8}[dtype]
+    kinds: dict[int, Any] = {E4M3: ml_dtypes.float8_e4m3fn, E5M2: ml_dtypes.float8_e5m2, I8: np.int8}
     values = np.random.default_rng(seed).standard_normal(shape) * (50 if dtype == I8 else 1)
-    return helper.make_tensor(name, dtype, shape, np.asarray(values).astype(kind).tobytes(), raw=True)
+    return helper.make_tensor(name, dtype, shape, np.asarray(values).astype(kinds[dtype]).tobytes(), raw=True)
 
 
 def zero(name: str, dtype: int, shape: Sequence[int] = ()) -> TensorProto:
@@ -126,13 +126,12 @@ def product(
         point = zero("xz", quantized, [activation_scales])
     per_channel = weight_scales > 1
     weights = np.full(weight_scales, 0.01, np.float16) if per_channel else np.float16(0.01)
-    along = {"axis": 2} if activation_scales > 1 else {}
+    along: dict[str, Any] = {"axis": 2} if activation_scales > 1 else {}
+    across: dict[str, Any] = {"axis": 1} if per_channel else {}
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "xs", "xz"], ["xq"], name="quantize", **along),
         helper.make_node("DequantizeLinear", ["xq", "xs", "xz"], ["xd"], name="dequantize", **along),
-        helper.make_node(
-            "DequantizeLinear", ["w", "ws", "wz"], ["wd"], name="weight", **({"axis": 1} if per_channel else {})
-        ),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], name="weight", **across),
         helper.make_node("MatMul", ["xd", "wd"], ["y"], name="product"),
         *behind,
     ]
@@ -174,20 +173,32 @@ def residual(quantized: bool) -> ModelProto:
     return product(behind=behind, beside=_SCALES if quantized else (), inputs=[("r", F16, [1, 12, 32])], made="z")
 
 
-def upsampling(dimensions: int) -> ModelProto:
-    """ConvTranspose in int8 over 1 to 3 dimensions."""
+def upsampling(dimensions: int, channels: int = 8, per_tensor: bool = False) -> ModelProto:
+    """ConvTranspose in int8 over 1 to 3 dimensions, from 8 channels to `channels`."""
+    axis: dict[str, Any] = {} if per_tensor else {"axis": 1}
     nodes = [
         *_pair("x"),
-        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=1, name="weight"),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], name="weight", **axis),
         helper.make_node("ConvTranspose", ["xd", "wd"], ["y"], name="up"),
     ]
     constants = [
         *_SCALES,
-        of_type("w", I8, [8, 8, *[3] * dimensions]),
-        constant("ws", np.full(8, 0.01, np.float16)),
-        zero("wz", I8, [8]),
+        of_type("w", I8, [8, channels, *[3] * dimensions]),
+        constant("ws", np.float16(0.01) if per_tensor else np.full(channels, 0.01, np.float16)),
+        zero("wz", I8, [] if per_tensor else [channels]),
     ]
-    return model(nodes, [("x", F16, [1, 8, *[4] * dimensions])], [("y", F16, [1, 8, *[6] * dimensions])], constants)
+    outputs = [("y", F16, [1, channels, *[6] * dimensions])]
+    return model(nodes, [("x", F16, [1, 8, *[4] * dimensions])], outputs, constants)
+
+
+def round_trip(dtype: int, zero_point: int) -> ModelProto:
+    """x quantized and dequantized."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dequantize"),
+    ]
+    point = helper.make_tensor("z", dtype, [], bytes([zero_point]), raw=True)
+    return model(nodes, [("x", F16, [2, 3])], [("y", F16, [2, 3])], [constant("s", np.float16(0.1)), point])
 
 
 def concat(dtype: int, before: bool) -> ModelProto:
@@ -209,9 +220,9 @@ def concat(dtype: int, before: bool) -> ModelProto:
     return model(nodes, [("x", F16, [2, 3])], [("y", F16, [4, 3])], constants)
 
 
-def one(op_type: str, domain: str = "", opset: int = 24) -> ModelProto:
+def one(op_type: str, domain: str = "", opset: int = 24, dtype: int = F16) -> ModelProto:
     node = helper.make_node(op_type, ["x"], ["y"], name="only", domain=domain)
-    return model([node], [("x", F16, [2, 3])], [("y", F16, [2, 3])], opset=opset)
+    return model([node], [("x", dtype, [2, 3])], [("y", dtype, [2, 3])], opset=opset)
 
 
 def dynamic() -> ModelProto:
@@ -220,6 +231,67 @@ def dynamic() -> ModelProto:
         helper.make_node("Cast", ["i"], ["y"], to=F32, name="to_float"),
     ]
     return model(nodes, [("x", I8, [2, 3])], [("y", F32, [2, 4])], [of_type("w", I8, [3, 4])])
+
+
+def single(
+    op_type: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    constants: Iterable[TensorProto] = (),
+    opset: int = 22,
+    **attributes: Any,
+) -> ModelProto:
+    """One node; constants are its last inputs. opset 22 has every operator that is asked for here."""
+    held = list(constants)
+    names = [name for name, _, _ in inputs] + [each.name for each in held]
+    node = helper.make_node(op_type, names, [name for name, _, _ in outputs], name="only", **attributes)
+    return model([node], inputs, outputs, held, opset)
+
+
+def nonzero() -> ModelProto:
+    return single("NonZero", [("x", F32, [2, 3])], [("y", I64, [2, 6])])
+
+
+def head(size: int) -> ModelProto:
+    """Attention with heads of `size` numbers."""
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], name="attend")
+    q, kv = [1, 4, QUERIES, size], [1, 2, SLOTS, size]
+    return model([node], [("q", F16, q), ("k", F16, kv), ("v", F16, kv)], [("y", F16, q)])
+
+
+def top_k(count: int) -> ModelProto:
+    outputs = [("v", F16, [1, count]), ("i", I64, [1, count])]
+    return single("TopK", [("x", F16, [1, 5000])], outputs, [constant("k", np.array([count]))])
+
+
+def resize(**attributes: Any) -> ModelProto:
+    node = helper.make_node("Resize", ["x", "", "s"], ["y"], name="only", mode="linear", **attributes)
+    scales = constant("s", np.array([1, 1, 2, 2], np.float32))
+    return model([node], [("x", F32, [1, 2, 4, 4])], [("y", F32, [1, 2, 8, 8])], [scales], 22)
+
+
+def identity_of_a_sequence() -> ModelProto:
+    value = helper.make_tensor_sequence_value_info("x", F32, [2, 3])
+    result = helper.make_tensor_sequence_value_info("y", F32, [2, 3])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"], name="only")], "small", [value], [result])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=11)
+
+
+def scatter(reduction: str) -> ModelProto:
+    inputs, output = [("x", F32, [4, 3]), ("u", F32, [1, 3])], ("y", F32, [4, 3])
+    node = helper.make_node("ScatterND", ["x", "i", "u"], ["y"], name="only", reduction=reduction)
+    return model([node], inputs, [output], [constant("i", np.array([[2]]))], 22)
+
+
+def norm(outputs: int) -> ModelProto:
+    given = [("y", F32, [2, 8]), ("m", F32, [2, 1])][:outputs]
+    return single("LayerNormalization", [("x", F32, [2, 8])], given, [constant("w", np.ones(8, np.float32))])
+
+
+def pool(dilation: int) -> ModelProto:
+    size = 8 - 2 * dilation
+    shape: dict[str, Any] = {"kernel_shape": [3, 3], "dilations": [dilation, dilation]}
+    return single("MaxPool", [("x", F32, [1, 2, 8, 8])], [("y", F32, [1, 2, size, size])], **shape)
 
 
 def _mask(empty_row: bool) -> Any:
@@ -239,6 +311,20 @@ PAIRS = (
     Pair("attention-softcap", attention(softcap=10.0), attention(softcap=0.0), tensorrt="refuses"),
     Pair("attention-causal-mask", attention(is_causal=1), attention(inputs=(), is_causal=1), tensorrt="refuses"),
     Pair("attention-fp32", attention(F32), attention(F16), tensorrt="refuses"),
+    Pair("attention-head-size", head(512), head(256), tensorrt="refuses"),
+    Pair(
+        "operator-refused",
+        single("NonZero", [("x", F32, [2, 3])], [("y", I64, [2, 6])]),
+        one("Relu"),
+        tensorrt="refuses",
+    ),
+    Pair("type-refused", one("Abs", dtype=TensorProto.INT16), one("Abs", dtype=TensorProto.INT32), tensorrt="refuses"),
+    Pair("sequence", identity_of_a_sequence(), one("Identity", opset=22), tensorrt="refuses"),
+    Pair("resize", resize(antialias=1), resize(), tensorrt="refuses"),
+    Pair("top-k", top_k(3841), top_k(3840), tensorrt="refuses"),
+    Pair("pool-dilation", pool(2), pool(1), tensorrt="refuses"),
+    Pair("further-output", norm(2), norm(1), tensorrt="refuses"),
+    Pair("scatter-reduction", scatter("add"), scatter("none"), tensorrt="refuses"),
     Pair("mask-empty-row", attention(mask=_mask(True)), attention(mask=_mask(False))),
     Pair("cache-circular", cache(mode="circular"), cache(), tensorrt="refuses"),
     Pair("cache-type", cache(I8), cache(F32), tensorrt="refuses"),

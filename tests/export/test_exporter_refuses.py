@@ -55,8 +55,8 @@ def test_a_refused_graph_leaves_the_shared_weights_as_they_were(tmp_path: Path) 
         with pytest.raises(ExportError, match="conv: 'y' differs from torch"):
             export_component(Broken(), tmp_path, weights=weights)
         export_component(embed, tmp_path, weights=weights)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["embed.onnx", "shared.weights"]
-    assert (tmp_path / "shared.weights").stat().st_size == 100 * 32 * 4
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "embed.onnx", weights.path]
+    assert weights.path.stat().st_size == 100 * 32 * 4
 
 
 def test_a_failed_export_keeps_the_files_of_the_last_one(tmp_path: Path) -> None:

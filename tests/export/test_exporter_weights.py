@@ -55,7 +55,7 @@ def test_every_graph_reads_back_its_own_weights_and_equal_ones_lie_once(graphs: 
                     places.setdefault(array.tobytes(), set()).add(tensor.offset or 0)
         assert all(len(offsets) == 1 for offsets in places.values())
         assert all(offset % PAGE == 0 for offsets in places.values() for offset in offsets)
-        assert (folder / "all.weights").exists() == bool(places)
+        assert len(list(folder.glob("all.*.weights"))) == bool(places)
 
 
 @given(blobs, blobs, blobs)

@@ -1,5 +1,6 @@
 """The graph linter: every rule flags its bad graph and not its good one, and TensorRT-RTX agrees where it can judge."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from tests.export.lint_graphs import PAIRS, Pair, attention, cache, product
+from tests.acceptance.lint import Trap, conformance
+from tests.export.lint_graphs import PAIRS, Pair, attention, cache, one, product, round_trip, top_k, upsampling
 from wanedge_export.engines.probe import Probe, probe
 from wanedge_export.engines.worker.compile import BuildError
-from wanedge_export.lint import RULES, Finding, Graph, lint_graph
+from wanedge_export.lint import RULES, Finding, Graph, ask_tensorrt, lint_graph
+from wanedge_export.lint.linter import ASKED, REFUSALS
+from wanedge_export.lint.tried import untried
 from wanedge_runtimes.errors import GraphError
 from wanedge_runtimes.targets import TARGETS, target_named
 
@@ -132,3 +136,58 @@ def test_an_unknown_sm_is_a_build_error(tmp_path: Path) -> None:
     onnx.save(product(), tmp_path / "g.onnx")
     with pytest.raises(BuildError, match=r"SM 9\.0"):
         probe(trt, tmp_path / "g.onnx", target_named("h100"))
+
+
+def test_a_weight_with_one_channel_has_one_scale_and_that_is_fine() -> None:
+    assert "weight-per-tensor" not in {f.rule for f in findings(upsampling(1, channels=1, per_tensor=True), "rtx-40")}
+    assert "weight-per-tensor" in {f.rule for f in findings(upsampling(1, channels=2, per_tensor=True), "rtx-40")}
+
+
+def test_uint8_with_zero_point_0_builds_as_the_linter_says(tmp_path: Path) -> None:
+    graph = round_trip(onnx.TensorProto.UINT8, 0)
+    assert not [f for f in findings(graph, "rtx-40") if f.level == "error"]
+    assert ask(graph, "rtx-40", tmp_path).builds
+    assert {f.rule for f in findings(round_trip(onnx.TensorProto.UINT8, 3), "rtx-40")} == {"zero-point"}
+    assert not ask(round_trip(onnx.TensorProto.UINT8, 3), "rtx-40", tmp_path).builds
+
+
+def test_a_kind_of_node_that_was_never_built_is_not_tried() -> None:
+    library = target_named("rtx-40").library_named("tensorrt-rtx")
+    assert untried(Graph(one("Relu")), library) == ()
+    strange = one("Relu", domain="com.example")  # without an opset for its domain, so that no shape can be inferred
+    assert untried(Graph(strange), library) == ("com.example::Relu(float16 2) -> float16",)
+    assert untried(Graph(one("Relu")), target_named("jetson-agx-orin").library) == ("Relu(float16 2) -> float16",)
+    assert untried(Graph(strange), target_named("cpu").library) == ()
+
+
+def test_tensorrt_rtx_decides_and_the_rules_explain(tmp_path: Path) -> None:
+    target = target_named("rtx-40")
+    path = tmp_path / "graph.onnx"
+
+    def answered(model: ModelProto, by_rules: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        onnx.save(model, path)
+        return ask_tensorrt(trt, path, None, target, by_rules)
+
+    refused = top_k(4000)
+    by_rules = findings(refused, "rtx-40")
+    assert answered(refused, by_rules) == by_rules
+    (unexplained,) = answered(refused, ())
+    assert (unexplained.rule, unexplained.level) == (ASKED, "error")
+    assert "3840" in unexplained.what
+    (overruled,) = answered(top_k(10), by_rules)
+    assert overruled.level == "warning"
+    assert "builds it" in overruled.what
+    ignored = findings(attention(opset=27, left_window_size=2), "rtx-40")
+    assert answered(attention(opset=27, left_window_size=2), ignored) == ignored
+
+
+CONFORMANCE = random.Random(3).sample(list(conformance()), 60)
+
+
+@pytest.mark.parametrize("trap", CONFORMANCE, ids=lambda trap: trap.name)
+def test_the_linter_agrees_with_tensorrt_rtx_on_onnx_own_tests_or_says_not_tried(trap: Trap, tmp_path: Path) -> None:
+    builds = ask(trap.model, "rtx-40", tmp_path).builds
+    graph = Graph(trap.model)
+    refused = any(f.level == "error" and f.rule in REFUSALS for f in lint_graph(graph, target_named("rtx-40")))
+    if refused or not untried(graph, target_named("rtx-40").library_named("tensorrt-rtx")):
+        assert refused != builds

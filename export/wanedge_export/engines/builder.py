@@ -151,7 +151,7 @@ def build_with(
         component=spec.component,
         device=target.name,
         sm=target.sm or "",
-        profiles=tuple(_shapes(spec, sizes) for sizes in profiles),
+        profiles=tuple(profile_shapes(spec, sizes) for sizes in profiles),
         loads=target.sm in capabilities,  # elsewhere TensorRT does not load it
         workspace=chosen.workspace,
         level=chosen.level,
@@ -227,7 +227,7 @@ def require_aliases(spec: GraphSpec, aliases: dict[str, str]) -> None:
         )
 
 
-def _shapes(spec: GraphSpec, sizes: Profile) -> Shapes:
+def profile_shapes(spec: GraphSpec, sizes: Profile) -> Shapes:
     """Smallest, best and largest shape of every input with a dynamic axis."""
     at = [{axis: size[place] for axis, size in sizes.items()} for place in range(3)]
     dynamic = [tensor for tensor in spec.inputs if any(isinstance(axis, str) for axis in tensor.shape)]

@@ -75,6 +75,14 @@ def _check_side(kind: str, values: list[onnx.ValueInfoProto], expected: Expected
 def _check_consumed(graph: GraphProto, spec: GraphSpec) -> None:
     """An input that nothing reads was folded away by tracing, or should not be in the spec."""
     read = {name for node in _nodes(graph) if node.op_type != "Identity" for name in node.input}
+    # A pure delay computes nothing: its input becomes a state, and its state an output.
+    unchanged = {(s.past, s.present) for s in spec.states}
+    outputs = {value.name for value in graph.output}
+    read |= {
+        node.input[0]
+        for node in graph.node
+        if node.op_type == "Identity" and node.output[0] in outputs and (node.input[0], node.output[0]) not in unchanged
+    }
     for value in graph.input:
         if value.name not in read:
             raise ExportError(

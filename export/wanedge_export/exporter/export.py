@@ -1,17 +1,17 @@
 """Export one component: trace it, write graph and weights to a staging folder, check both, then publish them."""
 
-import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import onnx_ir as ir
 from torch import nn
 
-from wanedge_export.component import Component, ExportError
+from wanedge_export.component import Component, ExportError, Tensors
 from wanedge_export.exporter.checks import check_graph
 from wanedge_export.exporter.half import half_spec, to_half, wide_tensors
+from wanedge_export.exporter.learned import with_learned_states
 from wanedge_export.exporter.parity import check_parity
 from wanedge_export.exporter.reference import Dims, roll_out
 from wanedge_export.exporter.tidy import tidy
@@ -27,6 +27,10 @@ OPSETS: dict[Profile, int] = {"portable": 24, "decomposed": 20}
 # through an operator's shape rules than many do.
 _SIZES = (7, 1, 3)
 
+# Of a component, so that file systems (255 bytes) have room for profile, precision, digest and suffix.
+_LONGEST_NAME = 120
+_FILE_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{_LONGEST_NAME - 1}}}")
+
 Log = Callable[[str], None]
 FloatPrecision = Literal["fp32", "fp16"]
 
@@ -35,17 +39,21 @@ FloatPrecision = Literal["fp32", "fp16"]
 class ExportedGraph:
     """A graph that passed every check.
 
-    path: the graph. data: the weight files that it points into, beside it. sha256: of the graph file.
+    path: the graph. data: the weight files that it points into, beside it, known when their `WeightFile` is closed.
     error: largest difference from torch, relative to the largest value of its tensor.
     float32_nodes: in an fp16 graph, the nodes that compute in float32.
     """
 
     path: Path
     spec: GraphSpec
-    data: tuple[Path, ...]
-    sha256: str
     error: float
     float32_nodes: tuple[str, ...] = ()
+    weights: WeightFile | None = None
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """Weight files beside the graph; none where all weights are small enough to lie in it."""
+        return () if self.weights is None else (self.weights.path,)
 
 
 def export_component(
@@ -58,9 +66,11 @@ def export_component(
     dims: Sequence[Dims] | None = None,
     precision: FloatPrecision = "fp32",
     float_modules: Sequence[str] = (),
+    calibration: Sequence[Tensors] = (),
+    tolerance: float | None = None,
     log: Log = lambda _: None,
 ) -> ExportedGraph:
-    """Write `{component}.onnx` (portable) or `{component}.decomposed.onnx`, and `{component}.weights`.
+    """Write `{component}.onnx` and `{component}.DIGEST.weights`; other profiles and precisions are in the name.
 
     Args:
         component: an `nn.Module` in eval mode that keeps the component protocol.
@@ -70,64 +80,96 @@ def export_component(
         dims: sizes of the dynamic axes to compare with torch at; the first is the one that is traced.
         precision: "fp16" makes weights and states float16; inputs and outputs stay float32 (see half.py).
         float_modules: modules that an fp16 graph keeps in float32.
+        calibration: real inputs of consecutive steps. An fp16 graph keeps float32 where they, or the sample inputs,
+            come near the end of float16's range.
+        tolerance: largest difference from torch, relative to the largest value of a tensor; by default what the other
+            order of additions explains (see parity.py). A larger one must have a reason in the model's arithmetic.
         log: called with one line per step.
 
     Returns the graph with its spec as written. In the decomposed profile every state swaps: only TensorScatter
-    promises to write in place.
+    promises to write in place. A state whose init_state() is not one number everywhere gets a companion state,
+    `wanedge.fresh`, by which the graph begins with the learned values.
 
     Raises ExportError, which names the component, the tensor and what to change; nothing is written then.
     """
-    if weights is None:
-        with WeightFile(directory / f"{component.spec().component}.weights") as own:
-            return export_component(
-                component,
-                directory,
-                profile=profile,
-                opset=opset,
-                weights=own,
-                dims=dims,
-                precision=precision,
-                float_modules=float_modules,
-                log=log,
-            )
+    _check_module(component)
+    component = with_learned_states(component)
+    spec = _spec_as_written(component, profile, opset)
+    _check_names(spec)
+    sizes = _sizes(spec, dims)
+    plan = _Plan(component, spec, sizes, precision, tuple(float_modules), tuple(calibration), tolerance, log)
+    try:
+        if weights is not None:
+            return _export(plan, directory, weights)
+        with WeightFile(directory / f"{_stem(spec, precision)}.weights") as own:
+            return _export(plan, directory, own)
+    except OSError as error:
+        raise ExportError(
+            f"{spec.component}: cannot write to {directory}: {error.strerror or error}",
+            hint="choose a folder on a disk with space, in which you may write",
+        ) from error
+
+
+class _Plan(NamedTuple):
+    """The checked arguments of an export. spec: of the graph in float32."""
+
+    component: Component
+    spec: GraphSpec
+    sizes: list[Dims]
+    precision: FloatPrecision
+    float_modules: tuple[str, ...]
+    calibration: tuple[Tensors, ...]
+    tolerance: float | None
+    log: Log
+
+
+def _export(plan: _Plan, directory: Path, weights: WeightFile) -> ExportedGraph:
     if weights.path.parent.resolve() != directory.resolve():
         raise ExportError(
             f"the graph would be in {directory} and its weights in {weights.path.parent}",
             hint="pass the weight file's own folder: runtimes look for weights beside the graph",
         )
-    spec = _spec_as_written(component, profile, opset)
-    name = f"{spec.component} ({profile})" if precision == "fp32" else f"{spec.component} ({profile}, {precision})"
-    sizes = _sizes(spec, dims)
-    _check_module(component, spec)
+    component, spec, sizes, precision = plan.component, plan.spec, plan.sizes, plan.precision
+    kind = spec.profile if precision == "fp32" else f"{spec.profile}, {precision}"
+    name = f"{spec.component} ({kind})"
     for _ in roll_out(component, sizes, steps=len(sizes)):
         pass  # the component keeps its own spec at every size, before torch spends time on it
 
-    log(f"{name}: tracing")
+    plan.log(f"{name}: tracing")
     model = trace(component, spec, sizes[0])
     tidy(model, spec)
     float32_nodes: tuple[str, ...] = ()
     if precision == "fp16":
-        spec, float32_nodes = _halved(component, model, spec, sizes, float_modules)
-    with weights.staged_graph(model, _file_name(spec)) as staged:
-        log(f"{name}: checking {staged.stat().st_size / 1024:.0f} KiB of graph")
+        wide = wide_tensors(component, model, spec, sizes, plan.calibration)
+        float32_nodes = tuple(to_half(model, spec, plan.float_modules, wide))
+        spec = half_spec(spec)
+    # In a bundle the folder says the precision.
+    file_name = f"{_stem(spec, precision if weights.by_content else 'fp32')}.onnx"
+    with weights.staged_graph(model, file_name) as staged:
+        plan.log(f"{name}: checking {staged.stat().st_size / 1024:.0f} KiB of graph")
         check_graph(staged, spec)
-        parity = check_parity(component, staged, spec, sizes, precision)
-        log(f"{name}: {parity}")
-        digest = hashlib.sha256(staged.read_bytes()).hexdigest()
-    data = (weights.path,) if has_outside_weights(model) else ()
-    return ExportedGraph(directory / _file_name(spec), spec, data, digest, parity.error, float32_nodes)
+        parity = check_parity(component, staged, spec, sizes, precision, plan.tolerance)
+        plan.log(f"{name}: {parity}")
+    own = weights if has_outside_weights(model) else None
+    return ExportedGraph(directory / file_name, spec, parity.error, float32_nodes, own)
 
 
-def _halved(
-    component: Component, model: ir.Model, spec: GraphSpec, sizes: list[Dims], modules: Sequence[str]
-) -> tuple[GraphSpec, tuple[str, ...]]:
-    wide = wide_tensors(component, model, spec, sizes)
-    return half_spec(spec), tuple(to_half(model, spec, modules, wide))
+def _stem(spec: GraphSpec, precision: FloatPrecision) -> str:
+    parts = (
+        spec.component,
+        "" if spec.profile == "portable" else spec.profile,
+        "" if precision == "fp32" else precision,
+    )
+    return ".".join(part for part in parts if part)
 
 
-def _file_name(spec: GraphSpec) -> str:
-    suffix = "" if spec.profile == "portable" else f".{spec.profile}"
-    return f"{spec.component}{suffix}.onnx"
+def _check_names(spec: GraphSpec) -> None:
+    """A component's name becomes the name of files."""
+    if not _FILE_NAME.fullmatch(spec.component):
+        raise ExportError(
+            f"the component is called {spec.component!r}, which is no name for a file",
+            hint=f"use letters, digits, '_', '-' and '.' in GraphSpec.component, at most {_LONGEST_NAME}",
+        )
 
 
 def _spec_as_written(component: Component, profile: Profile, opset: int | None) -> GraphSpec:
@@ -163,7 +205,8 @@ def _sizes(spec: GraphSpec, dims: Sequence[Mapping[str, int]] | None) -> list[Di
     return [dict(sizes) for sizes in dims]
 
 
-def _check_module(component: Component, spec: GraphSpec) -> None:
+def _check_module(component: Component) -> None:
+    spec = component.spec()
     if not isinstance(component, nn.Module):
         raise ExportError(
             f"{spec.component} is a {type(component).__name__}, not an nn.Module",

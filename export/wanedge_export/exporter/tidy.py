@@ -19,6 +19,7 @@ def tidy(model: ir.Model, spec: GraphSpec) -> None:
     """
     _name_axes(model, spec)
     _name_folded_weights(model)
+    _make_names_unique(model)
     _name_nodes(model)
     _strip(model)
 
@@ -80,16 +81,40 @@ def _name_folded_weights(model: ir.Model) -> None:
             value.name = name
 
 
+def _make_names_unique(model: ir.Model) -> None:
+    """Rename what is computed where a buffer, a parameter, an input or an output has its name, e.g. 'mean' or 'add'."""
+    graph = model.graph
+    outputs = {id(value) for value in graph.outputs}
+    used = {str(value.name) for value in (*graph.inputs, *graph.outputs, *graph.initializers.values())}
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        for value in node.outputs:
+            if id(value) in outputs:
+                continue
+            name, number = str(value.name), 1
+            while value.name in used:
+                number += 1
+                value.name = f"{name}_{number}"
+            used.add(str(value.name))
+
+
 def _name_nodes(model: ir.Model) -> None:
     """'layers.0.q_proj/MatMul': the module that a node came from, and its operator."""
     used: dict[str, int] = {}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
-        module = str(scopes[-2]) if len(scopes) > 1 else ""
+        module = _weights_module(node) or (str(scopes[-2]) if len(scopes) > 1 else "")
         inside = module.startswith(f"{_WRAPPER}.")  # torch names nodes that belong to no module by itself
         name = f"{module.removeprefix(f'{_WRAPPER}.')}/{node.op_type}" if inside else node.op_type
         used[name] = used.get(name, 0) + 1
         node.name = name if used[name] == 1 else f"{name}_{used[name]}"
+
+
+def _weights_module(node: ir.Node) -> str:
+    """The module whose weight a convolution holds; a norm that the optimizer folds into it leaves its own name."""
+    if node.op_type not in ("Conv", "ConvTranspose") or len(node.inputs) < 2 or node.inputs[1] is None:
+        return ""
+    module, _, parameter = str(node.inputs[1].name).rpartition(".")
+    return f"{_WRAPPER}.{module}" if parameter == "weight" else ""
 
 
 def _strip(model: ir.Model) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from wanedge_export.component import Component, ExportError
+from wanedge_export.exporter.recurrent import recurrent_operators
 from wanedge_export.exporter.reference import SEED, Dims
 from wanedge_export.operators import exporting
 from wanedge_runtimes.spec import GraphSpec
@@ -28,7 +29,7 @@ def trace(component: Component, spec: GraphSpec, dims: Dims) -> ir.Model:
     example = (*(inputs[t.name] for t in spec.inputs), *(state[s.name] for s in spec.states))
     dynamic = tuple({i: Dim.DYNAMIC for i, d in enumerate(t.shape) if isinstance(d, str)} for t in spec.inputs)
     try:
-        with exporting(spec.profile), torch.no_grad(), _quiet():
+        with exporting(spec.profile), torch.no_grad(), _quiet(), recurrent_operators(bool(spec.dynamic_dims)):
             program = torch.export.export(
                 flat, example, dynamic_shapes={"tensors": dynamic + ({},) * len(spec.states)}, strict=False
             )
@@ -52,6 +53,17 @@ def trace(component: Component, spec: GraphSpec, dims: Dims) -> ir.Model:
     return onnx_program.model
 
 
+_REASON_LINES = 6
+_ADVICE = (
+    "For more information",
+    "The following call raised",
+    "To fix the error",
+    "To log",
+    "Suggested fixes",
+    "For C++",
+)
+
+
 class _Flat(nn.Module):
     """A component as a function of positional tensors, as a graph is."""
 
@@ -70,11 +82,12 @@ class _Flat(nn.Module):
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost message: torch wraps its errors in pages of advice."""
+    """The innermost message without torch's advice, which is pages long: its first lines, where the reason stands."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    lines = [line for line in lines if not line.startswith(_ADVICE)]
+    return f"{type(error).__name__}: {' '.join(lines[:_REASON_LINES]) or 'no message'}"
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wanedge_export.lint.graph import Graph
-    from wanedge_export.lint.linter import RULES, LintReport, lint_bundle, lint_graph
+    from wanedge_export.lint.linter import RULES, LintReport, ask_tensorrt, lint_bundle, lint_graph
     from wanedge_export.lint.rule import Finding, Rule
 
-__all__ = ["RULES", "Finding", "Graph", "LintReport", "Rule", "lint_bundle", "lint_graph"]
+__all__ = ["RULES", "Finding", "Graph", "LintReport", "Rule", "ask_tensorrt", "lint_bundle", "lint_graph"]
 
 # Imported when they are used: the commands lint and build are listed where onnx is not installed, too.
 _HOME = {"Graph": "graph", "Finding": "rule", "Rule": "rule"}

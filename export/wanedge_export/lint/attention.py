@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 
 from wanedge_export.lint.graph import Graph, argument, attribute
 from wanedge_export.lint.rule import MEASURED, TENSORRT, Hit, Rule
@@ -11,6 +11,9 @@ from wanedge_runtimes.targets import Library, Target
 
 # Places of Attention's inputs (ONNX Attention-24).
 _MASK, _PAST_KEY, _NONPAD = 3, 4, 6
+
+MAX_HEAD_SIZE = 256
+MIN_HEAD_SIZE = 16
 
 _MASK_INSTEAD = "use the explicit mask input: operators.attention(query, key, value, mask)"
 
@@ -48,8 +51,31 @@ def _causal_mask(graph: Graph, _target: Target, _library: Library) -> Iterator[H
 
 def _float32(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
     for node in graph.of_type("Attention"):
-        if graph.dtype(node.input[0]) == TensorProto.FLOAT:
+        shape = graph.shape(node.input[0])
+        one_token = shape is not None and shape[-2] == 1
+        if graph.dtype(node.input[0]) == TensorProto.FLOAT and not one_token and not _is_plain(graph, node):
             yield Hit(node, "there is no kernel for Attention in float32")
+
+
+def _is_plain(graph: Graph, node: NodeProto) -> bool:
+    """Without a mask, [B, S, H * D] with as many key heads as query heads is computed by other kernels."""
+    heads = attribute(node, "q_num_heads"), attribute(node, "kv_num_heads")
+    return graph.rank(node.input[0]) == 3 and heads[0] == heads[1] and argument(node, _MASK) is None
+
+
+def _head_size(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
+    for node in graph.of_type("Attention"):
+        shape = graph.shape(node.input[0])
+        heads = attribute(node, "q_num_heads") or 1
+        if shape is None or not isinstance(shape[-1], int) or (len(shape) == 3 and heads == 1):
+            continue
+        size = shape[-1] // heads if len(shape) == 3 else shape[-1]
+        if _is_plain(graph, node):
+            continue
+        if size > MAX_HEAD_SIZE:
+            yield Hit(node, f"a head of {size} numbers is refused, {MAX_HEAD_SIZE} is the most")
+        elif size < MIN_HEAD_SIZE and shape[-2] != 1:
+            yield Hit(node, f"a head of {size} numbers is refused for blocks of more than one token")
 
 
 def _empty_row(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
@@ -88,8 +114,8 @@ def _cache_output(graph: Graph, _target: Target, _library: Library) -> Iterator[
 
 
 RULES = (
-    Rule("attention-window", "error", TENSORRT, _MASK_INSTEAD, MEASURED, _window),
-    Rule("attention-nonpad", "error", TENSORRT, _MASK_INSTEAD, MEASURED, _nonpad),
+    Rule("attention-window", "error", TENSORRT, _MASK_INSTEAD, MEASURED, _window, refuses=False),
+    Rule("attention-nonpad", "error", TENSORRT, _MASK_INSTEAD, MEASURED, _nonpad, refuses=False),
     Rule(
         "attention-past",
         "error",
@@ -109,12 +135,21 @@ RULES = (
         _float32,
     ),
     Rule(
+        "attention-head-size",
+        "error",
+        {"tensorrt-rtx": None},
+        f"choose heads of {MIN_HEAD_SIZE} to {MAX_HEAD_SIZE} numbers, or write the attention as MatMul and Softmax",
+        MEASURED,
+        _head_size,
+    ),
+    Rule(
         "mask-empty-row",
         "error",
         {**TENSORRT, "onnxruntime": None},
         "let every row see at least one slot, its own for instance",
         "measured with ONNX Runtime 1.32",
         _empty_row,
+        refuses=False,
     ),
     Rule(
         "cache-circular",

@@ -25,12 +25,17 @@ def lint(
     variant: Annotated[
         str | None, typer.Option(help="Only this variant; by default every variant for this kind of device.")
     ] = None,
+    ask: Annotated[
+        bool,
+        typer.Option("--ask/--rules-only", help="Let TensorRT-RTX build every graph, where it is installed; no GPU."),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Find what a device's TensorRT would refuse, ignore or do badly, before building an engine.
 
     Each finding names the node, the rule, the first version without the limit, and what to change.
-    Exits with 1 on an error.
+    Where TensorRT-RTX is installed, it decides and the rules explain. Elsewhere kinds of nodes that were never built
+    are listed as not tried. Exits with 1 on an error.
     """
     from wanedge_runtimes.targets import target_named
 
@@ -39,9 +44,8 @@ def lint(
     from wanedge.bundle import Bundle
     from wanedge_export.lint import lint_bundle
 
-    report = lint_bundle(
-        Bundle.open(bundle), chosen, library=chosen.library_named(library) if library else None, variant=variant
-    )
+    asked = chosen.library_named(library) if library else None
+    report = lint_bundle(Bundle.open(bundle), chosen, library=asked, variant=variant, ask=ask)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -53,7 +57,10 @@ def lint(
         warnings = len(report.findings) - errors
         typer.echo(
             f"{report.graphs} graphs of {', '.join(report.variants)} for {target} ({report.library}): "
-            f"{errors} errors, {warnings} warnings."
+            f"{errors} errors, {warnings} warnings; "
+            + (f"TensorRT-RTX was asked about {report.asked}." if report.asked else "by rules alone.")
         )
+        for kind in report.not_tried:
+            typer.echo(f"not tried: {kind}")
     if not report.ok:
         raise typer.Exit(FAILED)

@@ -18,7 +18,10 @@ class Graph:
     """Read only. folder: where external weights lie; None when everything is inside."""
 
     def __init__(self, model: ModelProto, folder: Path | None = None) -> None:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model)
+        except onnx.shape_inference.InferenceError:  # a damaged or foreign node; the rules read what is declared
+            inferred = model
         graph = inferred.graph
         self.opset = max((o.version for o in model.opset_import if o.domain in STANDARD), default=0)
         self.nodes = list(_nodes(graph))
@@ -46,7 +49,7 @@ class Graph:
         return cls(model, path.parent)
 
     def of_type(self, *op_types: str) -> Iterator[NodeProto]:
-        """The nodes of these standard operators, in the graph's order."""
+        """Yield the nodes of these standard operators, in the graph's order."""
         return (node for node in self.nodes if node.op_type in op_types and node.domain in STANDARD)
 
     def producer(self, tensor: str) -> NodeProto | None:
@@ -72,13 +75,25 @@ class Graph:
         value = self._values.get(tensor)
         return value.type.tensor_type.elem_type if value is not None else TensorProto.UNDEFINED
 
-    def rank(self, tensor: str) -> int | None:
+    def is_container(self, tensor: str) -> bool:
+        """Return True for a sequence, a map or an optional."""
+        value = self._values.get(tensor)
+        kind = value.type.WhichOneof("value") if value is not None else None
+        return kind not in (None, "tensor_type")
+
+    def shape(self, tensor: str) -> tuple[int | str, ...] | None:
+        """Sizes, names of dynamic axes, "" for an unknown size; None where shape inference does not know the rank."""
         if tensor in self._constants:
-            return len(self._constants[tensor].dims)
+            return tuple(self._constants[tensor].dims)
         value = self._values.get(tensor)
         if value is None or not value.type.tensor_type.HasField("shape"):
             return None
-        return len(value.type.tensor_type.shape.dim)
+        return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in value.type.tensor_type.shape.dim)
+
+    def rank(self, tensor: str) -> int | None:
+        """Number of axes; None where shape inference does not know it."""
+        shape = self.shape(tensor)
+        return None if shape is None else len(shape)
 
     def tensors(self) -> Iterator[tuple[NodeProto, str]]:
         """Every tensor once, with the first node that has to do with it."""

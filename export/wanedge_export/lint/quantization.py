@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from wanedge_export.lint.graph import Graph, argument
+from wanedge_export.lint.graph import Graph, argument, attribute
 from wanedge_export.lint.rule import MEASURED, TENSORRT, Hit, Rule
 from wanedge_runtimes.targets import Library, Precision, Target
 
@@ -43,7 +43,9 @@ def _type(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
         dtype = graph.dtype(quantized)
         # The bias of a quantized product may be int32 behind a DequantizeLinear; TensorRT folds it.
         bias = node.op_type == _DQ and dtype == TensorProto.INT32 and graph.is_constant(quantized)
-        if dtype not in (*_SYMMETRIC_TYPES, TensorProto.UNDEFINED) and not bias:
+        # uint8 builds with zero-point 0; another zero-point has a rule of its own.
+        allowed = (*_SYMMETRIC_TYPES, TensorProto.UINT8, TensorProto.UNDEFINED)
+        if dtype not in allowed and not bias:
             yield Hit(node, f"{TensorProto.DataType.Name(dtype).lower()} is refused as a quantized type")
 
 
@@ -76,7 +78,8 @@ def _weight(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
         scale, values = graph.constant(node.input[1]), node.input[0]
         if scale is None or scale.size != 1 or not graph.is_constant(values) or (graph.rank(values) or 0) < 2:
             continue
-        if any(reader.op_type in _PRODUCTS for reader in graph.readers(node.output[0])):
+        products = [reader for reader in graph.readers(node.output[0]) if reader.op_type in _PRODUCTS]
+        if any(_channels(graph, product, values) != 1 for product in products):
             yield Hit(node, "a weight has one scale for all channels, which costs accuracy")
 
 
@@ -133,6 +136,17 @@ def _behind(graph: Graph, tensor: str) -> Iterator[NodeProto]:
                 yield from _behind(graph, output)
         else:
             yield reader
+
+
+def _channels(graph: Graph, product: NodeProto, weight: str) -> int | str:
+    """Output channels of a product's weight: [M, K, ...] of Conv, [K, M / group, ...] of ConvTranspose, [K, M]."""
+    shape = graph.shape(weight) or ("",)
+    if product.op_type == "Conv" or (product.op_type == "Gemm" and attribute(product, "transB")):
+        return shape[0]
+    if product.op_type == "ConvTranspose":
+        size = shape[1]
+        return size * int(attribute(product, "group") or 1) if isinstance(size, int) else size
+    return shape[-1]
 
 
 def _is_quantized_product(graph: Graph, node: NodeProto) -> bool:

@@ -43,6 +43,7 @@ class Rule:
 
     libraries: those that have it, each with the first version that lifts it (None: none known).
     check: finds the nodes that break it. source: where the limit was measured or documented.
+    refuses: for errors: the target does not build the graph; otherwise it builds one that computes something else.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Rule:
     hint: str
     source: str
     check: Callable[[Graph, Target, Library], Iterable[Hit]]
+    refuses: bool = True
 
     def applies(self, library: Library) -> bool:
         """Return True when this version of the library still has the limit."""

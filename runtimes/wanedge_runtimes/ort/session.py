@@ -11,6 +11,7 @@ from wanedge_runtimes.errors import GraphError, MissingExtra, RuntimeUnavailable
 from wanedge_runtimes.ort.providers import missing_libraries, preload
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.spec import Dim, DType, GraphSpec
+from wanedge_runtimes.weights import check_weights
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -68,6 +69,7 @@ def open_session(
     """
     if not graph.is_file():
         raise GraphError(f"{component}: the graph {graph} does not exist", hint="wanedge verify BUNDLE")
+    check_weights(graph)
     try:
         session = ort.InferenceSession(
             str(graph),

@@ -5,7 +5,7 @@ process, by an environment variable, and a build log per engine needs a logger o
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -96,8 +96,7 @@ def compile_graph(
     on_parsed(facts)
     config = configure(trt, builder, request)
     config.progress_monitor = make_monitor(trt, progress)
-    for shapes in request.profiles:
-        config.add_optimization_profile(_profile(builder, shapes))
+    add_profiles(builder, config, request.profiles)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise _failure(request.component, "cannot build the graph", lines)
@@ -126,7 +125,7 @@ def parse(trt: ModuleType, builder: Any, logger: Any, graph: Path, component: st
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(graph)):
         # The parser's own errors go first: they name the cause, its log lines only the place.
-        lines.lines[:0] = [f"ERROR {parser.get_error(i).desc()}" for i in range(parser.num_errors)]
+        lines.lines[:0] = [f"ERROR {_parser_error(parser.get_error(i))}" for i in range(parser.num_errors)]
         raise _failure(component, "cannot parse the graph", lines)
     return network, parser
 
@@ -196,11 +195,19 @@ def _loaded_aliases(trt: ModuleType, logger: Any, content: bytes, component: str
     return {name: alias for name, alias in aliases.items() if alias}
 
 
-def _profile(builder: Any, shapes: Shapes) -> Any:
-    profile = builder.create_optimization_profile()
-    for name, sizes in shapes.items():
-        profile.set_shape(name, *sizes)
-    return profile
+def add_profiles(builder: Any, config: Any, profiles: Sequence[Shapes]) -> None:
+    """Add an optimization profile for each entry."""
+    for shapes in profiles:
+        profile = builder.create_optimization_profile()
+        for name, sizes in shapes.items():
+            profile.set_shape(name, *sizes)
+        config.add_optimization_profile(profile)
+
+
+def _parser_error(error: Any) -> str:
+    """The parser's message, with the node that it concerns where the bindings name it."""
+    node = error.node_name() if hasattr(error, "node_name") else ""
+    return f"node {node!r}: {error.desc()}" if node else str(error.desc())
 
 
 def _layers(network: Any) -> Iterator[Any]:
@@ -215,5 +222,5 @@ def _failure(component: str, action: str, lines: Lines) -> BuildError:
     first = next((line for line in lines.errors() if line.strip()), "it gave no reason")
     return BuildError(
         f"{component}: TensorRT {action}: {' '.join(first.split())}",
-        hint="wanedge lint BUNDLE --target TARGET names the node and what to change",
+        hint="rewrite the node that TensorRT names; wanedge lint BUNDLE --target TARGET asks it about every graph",
     )
