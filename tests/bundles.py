@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.configs import mini
-from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Made, Variant
+from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Provenance, Variant
 from wanedge.bundle.manifest import seal
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 
@@ -18,7 +18,7 @@ FILES = {
     "graphs/fp32/text_embed.onnx": b"graph of the embedding",
     "reports/empty.txt": b"",
 }
-MADE = Made(wanedge="0.1.0", date=datetime(2026, 1, 1, tzinfo=UTC), command="wanedge export --preset tiny")
+MADE = Provenance(wanedge="0.1.0", date=datetime(2026, 1, 1, tzinfo=UTC), command="wanedge export --preset tiny")
 
 
 def specs() -> dict[str, dict[str, GraphSpec]]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
+from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Provenance, Variant
 from wanedge_calibration.eight_bits import Range, calibrate_range, represented_db, smooth
 from wanedge_calibration.errors import CalibrationError, QuantizationError
 from wanedge_calibration.graph.editing import read_graph, write_graph
@@ -184,7 +184,7 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
             profile=source.variant.profile,
             graphs=graphs,
         )
-        made = Made.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
+        made = Provenance.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
         contents = bundle.manifest.contents.with_variant(variant, {}, made)
         new = {g for files in graphs.values() for g in (files.graph, *files.data)}
         remaining = new | {contents.tokenizer}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Made, Variant
+from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Provenance, Variant
 from wanedge.config import ModelConfig
 from wanedge_export.component import Component
 from wanedge_export.exporter import ExportedGraph, FloatPrecision, WeightFile, export_component
@@ -58,7 +58,7 @@ def export_bundle(
             for precision in precisions
         }
         contents = Contents(
-            made=Made.now(command),
+            made=Provenance.now(command),
             model=model.config,
             weights="trained" if trained else "random",
             weights_note=note,

@@ -56,8 +56,8 @@ def driver_version(proc: Path) -> str | None:
     """The kernel module's version, e.g. "570.86.15"."""
     if not proc.is_file():
         return None
-    found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", proc.read_text())
-    return found.group(1) if found else None
+    match = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", proc.read_text())
+    return match.group(1) if match else None
 
 
 def _gpu(library: Any, index: int) -> Gpu:

@@ -86,8 +86,8 @@ def measures(samples: Sequence[Sample], memory_mib: tuple[float, float] | None) 
 def document(command: str, model_sha256: str, machine: Json, measures: Mapping[str, Json]) -> Json:
     """The JSON document of a benchmark run of now. command: what a user types to get these results again."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    made = {"command": command, "commit": None, "date": date, "model_sha256": model_sha256}
-    return {"machine": machine, "made": made, "measures": dict(measures)}
+    provenance = {"command": command, "commit": None, "date": date, "model_sha256": model_sha256}
+    return {"machine": machine, "made": provenance, "measures": dict(measures)}
 
 
 def resident_mib() -> float | None:

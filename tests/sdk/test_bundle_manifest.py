@@ -18,8 +18,8 @@ from wanedge.bundle import (
     DamagedBundle,
     FileEntry,
     GraphFiles,
-    Made,
     Manifest,
+    Provenance,
     UnsafePath,
     UnsupportedBundle,
     Variant,
@@ -57,7 +57,7 @@ def test_the_same_contents_give_the_same_bytes_in_another_process(bundle: Path, 
 
 def test_the_date_can_be_fixed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    assert Made.now("wanedge export").date.isoformat() == "1970-01-02T00:00:00+00:00"
+    assert Provenance.now("wanedge export").date.isoformat() == "1970-01-02T00:00:00+00:00"
 
 
 def test_sha256sum_agrees_with_the_seal(bundle: Path) -> None:

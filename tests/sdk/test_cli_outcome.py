@@ -11,8 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from wanedge.cli.app import build_app
-from wanedge.cli.plugins import GROUP, pip_command
+from wanedge.cli.app import GROUP, build_app, pip_command
 from wanedge.commands import Misuse, add_command, report_errors
 from wanedge_runtimes.errors import GraphError, InputError, MissingExtra
 
@@ -223,7 +222,7 @@ def test_our_commands_are_listed_without_their_heavy_packages() -> None:
     absent = ("torch", "onnx", "onnxruntime", "scipy", "yaml", "jinja2", "ml_dtypes", "tokenizers", "av")
     code = (
         f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
-        "from wanedge.cli.plugins import installed_plugins\n"
+        "from wanedge.cli.app import installed_plugins\n"
         "print([p.load().__name__ for p in installed_plugins() if p.value.startswith('wanedge_')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wanedge.bundle import Bundle, BundleError, BundleWriter, DamagedBundle, Made, UnsupportedBundle, pack
+from wanedge.bundle import Bundle, BundleError, BundleWriter, DamagedBundle, Provenance, UnsupportedBundle, pack
 from wanedge.model import Model
 from wanedge.session import Session
 from wanedge_runtimes.errors import GraphError, MissingExtra, RuntimeUnavailable, WanEdgeError
@@ -72,7 +72,7 @@ def test_a_manifest_whose_shapes_disagree_with_the_graph(mini_bundle: Bundle, tm
     lie = spec.model_copy(update={field: (first.model_copy(update={"shape": (7, *first.shape[1:])}), *rest)})
     variant = mini_bundle.variant("fp32")
     with BundleWriter.extend(mini_bundle, tmp_path / "lying") as writer:
-        lying = contents.with_variant(variant, {"video_decoder": {"portable": lie}}, Made.now("test"))
+        lying = contents.with_variant(variant, {"video_decoder": {"portable": lie}}, Provenance.now("test"))
         writer.finish(lying)
     error = refusal(tmp_path / "lying")
     assert isinstance(error, GraphError)

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from wanedge.bundle import Bundle, BundleWriter, Made, Variant
+from wanedge.bundle import Bundle, BundleWriter, Provenance, Variant
 from wanedge.config import ModelConfig
 from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.streaming import Streamer
@@ -102,7 +102,7 @@ def _resumed(partial: Path, digest: str, clips: Sequence[Clip], world: str, seed
 def _store(bundle: Bundle, calibration: Calibration) -> Bundle:
     with BundleWriter.extend(bundle) as writer:
         writer.add_file(ROLLOUT, calibration.to_bytes())
-        made = Made.now("wanedge calibrate")
+        made = Provenance.now("wanedge calibrate")
         return writer.finish(bundle.manifest.contents.model_copy(update={"made": made}))
 
 

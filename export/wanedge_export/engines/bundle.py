@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Made, Variant
+from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Provenance, Variant
 from wanedge.model import STREAMING_COMPONENTS
 from wanedge_export.engines.builder import BuildOptions, BuiltEngine
 from wanedge_export.engines.isolated import build_isolated
@@ -97,7 +97,7 @@ def build_bundle(
         for component, engine in engines.items():
             writer.add_file(variant.graphs[component].graph, engine.content)
             writer.add_file(engine.info.log, engine.log.encode())
-        written = writer.finish(bundle.manifest.contents.with_variant(variant, {}, Made.now(command)))
+        written = writer.finish(bundle.manifest.contents.with_variant(variant, {}, Provenance.now(command)))
     return BuildResult(written, variant, tuple(built))
 
 

@@ -240,8 +240,8 @@ def _libraries(facts: Facts) -> Iterator[Finding]:
 
 
 def _tensorrt(facts: Facts) -> Iterator[Finding]:
-    found = facts.libraries.get("tensorrt")
-    version = facts.packages.get("tensorrt") or (found.version if found else None)
+    library = facts.libraries.get("tensorrt")
+    version = facts.packages.get("tensorrt") or (library.version if library else None)
     if version is not None and _release(version) < MIN_TENSORRT:
         yield Finding(
             # A JetPack comes with its TensorRT, so there it is a fact to know, not a fault.

@@ -66,8 +66,8 @@ def find_jetson(root: Path = Path("/")) -> Jetson | None:
 
 def jetson_linux(release: str) -> str | None:
     """ "36.4.3" of "# R36 (release), REVISION: 4.3, GCID: ..."; None of anything else."""
-    found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
-    return f"{found.group(1)}.{found.group(2)}" if found else None
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
+    return f"{match.group(1)}.{match.group(2)}" if match else None
 
 
 def jetpack_of(l4t: str) -> str | None:

@@ -118,12 +118,12 @@ def choose_profile(engine: Loaded, component: str, dims: Mapping[str, int]) -> i
 
 def require_aliases(spec: GraphSpec, aliases: Mapping[str, str]) -> None:
     """Raises GraphError unless the engine writes in place exactly the caches that the spec says."""
-    wanted = {s.present: s.past for s in spec.states if s.update == "in_place"}
-    if dict(aliases) != wanted:
-        name = sorted(set(aliases.items()) ^ set(wanted.items()))[0][0]
+    expected = {s.present: s.past for s in spec.states if s.update == "in_place"}
+    if dict(aliases) != expected:
+        name = sorted(set(aliases.items()) ^ set(expected.items()))[0][0]
         raise GraphError(
             f"{spec.component}: the engine writes {name!r} into {aliases.get(name, 'memory of its own')!r}, "
-            f"the spec says {wanted.get(name, 'memory of its own')!r}",
+            f"the spec says {expected.get(name, 'memory of its own')!r}",
             hint="engine and manifest come from one build: wanedge build again",
         )
 

@@ -25,7 +25,7 @@ from wanedge_runtimes.runtime import Array, Call, Executable, State
 from wanedge_runtimes.spec import DType, GraphSpec, TensorSpec
 from wanedge_runtimes.workspace import UNIT
 
-KEPT_SIZES = 8  # block sizes whose calls `run` keeps for a state
+CACHED_SIZES = 8  # block sizes whose calls `run` keeps for a state
 
 
 class Device:
@@ -95,27 +95,33 @@ class DeviceExecutable:
         return DeviceCall(self.spec.component, plan, state.buffers, memory, launcher, self.device.capture)
 
     def _memory(
-        self, tensor: TensorSpec, sizes: dict[str, int], given: Any, state: DeviceState, *, written: bool
+        self, tensor: TensorSpec, sizes: dict[str, int], value: Any, state: DeviceState, *, written: bool
     ) -> "Array | DeviceTensor | Foreign":
         shape = concrete_shape(self.spec, tensor, sizes)
-        if isinstance(given, np.ndarray):
-            check_shape(self.spec, tensor, shape, given)
-            return given
-        if isinstance(given, DeviceTensor):
-            if (given.dtype, given.shape) != (tensor.dtype, shape) or given.stream is not state.stream:
+        if isinstance(value, np.ndarray):
+            check_shape(self.spec, tensor, shape, value)
+            return value
+        if isinstance(value, DeviceTensor):
+            if (value.dtype, value.shape) != (tensor.dtype, shape) or value.stream is not state.stream:
                 raise GraphError(
                     f"{self.spec.component}: {tensor.name!r} is {tensor.dtype} {list(shape)}; "
-                    f"the tensor to bind is {given.dtype} {list(given.shape)}"
-                    + ("" if given.stream is state.stream else " of another stream"),
+                    f"the tensor to bind is {value.dtype} {list(value.shape)}"
+                    + ("" if value.stream is state.stream else " of another stream"),
                     hint="bind a tensor of the workspace that made the state",
                 )
-            return given
+            return value
         state.stream.cuda.activate()
-        found = device_array(given, state.stream.number)
+        foreign = device_array(value, state.stream.number)
         require_fits(
-            found, tensor.name, tensor.dtype, shape, device=state.stream.cuda.device, written=written, aligned=ALIGNMENT
+            foreign,
+            tensor.name,
+            tensor.dtype,
+            shape,
+            device=state.stream.cuda.device,
+            written=written,
+            aligned=ALIGNMENT,
         )
-        return Foreign(found.address, tensor.dtype, shape, given)
+        return Foreign(foreign.address, tensor.dtype, shape, value)
 
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
         """See `runtime.Executable.run`."""
@@ -135,7 +141,7 @@ class DeviceExecutable:
         if key not in calls:
             calls[key] = self.prepare(state, dims)
         calls.move_to_end(key)
-        while len(calls) > KEPT_SIZES:
+        while len(calls) > CACHED_SIZES:
             calls.popitem(last=False)
         return calls[key]
 

@@ -119,7 +119,7 @@ def from_dlpack(array: SupportsDlpack, stream: int | None = None) -> DeviceArray
 
 
 def require_fits(
-    found: DeviceArray,
+    array: DeviceArray,
     name: str,
     dtype: DType,
     shape: tuple[int, ...],
@@ -129,18 +129,18 @@ def require_fits(
     aligned: int = 1,
 ) -> None:
     """Raises InputError unless the array can be the tensor `name`. written: it is an output. aligned: bytes."""
-    if (found.dtype, found.shape) != (dtype, shape):
+    if (array.dtype, array.shape) != (dtype, shape):
         raise InputError(
-            f"'{name}' is {dtype} {list(shape)}, and the device array is {found.dtype} {list(found.shape)}",
+            f"'{name}' is {dtype} {list(shape)}, and the device array is {array.dtype} {list(array.shape)}",
             hint="cast and reshape it on the device first",
         )
-    if written and not found.writable:
+    if written and not array.writable:
         raise InputError(f"'{name}' is an output, and the device array is read-only", hint="pass a copy of it")
-    if None not in (device, found.device) and device != found.device:
+    if None not in (device, array.device) and device != array.device:
         raise InputError(
-            f"'{name}' lies on GPU {found.device}, the engine runs on GPU {device}", hint="move it there first"
+            f"'{name}' lies on GPU {array.device}, the engine runs on GPU {device}", hint="move it there first"
         )
-    if found.address % aligned:
+    if array.address % aligned:
         raise InputError(
             f"'{name}' lies at an address that is no multiple of {aligned} bytes, which TensorRT asks for",
             hint="pass a copy of it: a new allocation is aligned, a part of another array may not be",

@@ -29,8 +29,8 @@ class OrtCudaExecutable(DeviceExecutable):
         super().__init__(spec, device, Loaded(in_place, ()))
         self._ort, self._session = ort, session
         self._graph_ids = count(1) if graphs else None
-        wanted = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
-        self._on_host = {arg.name for arg, memory in wanted if memory.name == "Cpu"}
+        inputs = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+        self._on_host = {arg.name for arg, memory in inputs if memory.name == "Cpu"}
 
     def launcher(self, plan: CallPlan, stream: DeviceStream) -> "OrtLauncher":
         ids = [next(self._graph_ids) for _ in range(plan.parities)] if self._graph_ids else []

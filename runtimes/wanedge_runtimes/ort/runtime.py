@@ -24,7 +24,7 @@ from wanedge_runtimes.spec import GraphSpec, TensorSpec
 
 # Block sizes whose calls `OrtExecutable.run` keeps for a state; more than a unit has. World texts and offline passes
 # come in any length, and a call of 2,000 tokens holds megabytes of masks.
-KEPT_SIZES = 8
+CACHED_SIZES = 8
 
 
 class OrtRuntime:
@@ -118,7 +118,7 @@ class OrtExecutable:
         if key not in calls:
             calls[key] = self.prepare(state, dims)
         calls.move_to_end(key)
-        while len(calls) > KEPT_SIZES:
+        while len(calls) > CACHED_SIZES:
             calls.popitem(last=False)
         return calls[key]
 

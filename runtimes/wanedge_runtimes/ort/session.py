@@ -148,8 +148,8 @@ def check_graph(graph: Path, spec: GraphSpec, inputs: Iterable[NodeArg], outputs
     _check_side(graph, f"{spec.component}: output", expected_outputs, outputs, inferred=True)
 
 
-def _check_side(graph: Path, where: str, expected: Expected, found: Iterable[NodeArg], inferred: bool) -> None:
-    in_graph = {arg.name: arg for arg in found}
+def _check_side(graph: Path, where: str, expected: Expected, actual: Iterable[NodeArg], inferred: bool) -> None:
+    in_graph = {arg.name: arg for arg in actual}
     for name in sorted(expected.keys() ^ in_graph.keys()):
         has, lacks = ("the spec", graph) if name in expected else (graph, "the spec")
         raise GraphError(f"{where} {name!r} is in {has} but not in {lacks}", hint=_HINT)

@@ -61,11 +61,11 @@ def _build(target: Target, machine: Machine) -> Answer:
         return Answer(True, "needs no engine")
     if target.cpu_only and machine.arch == "x86_64":
         rtx = target.library_named("tensorrt-rtx")
-        found = machine.libraries.get("tensorrt-rtx")
-        if found is not None and same_release(rtx.version, found):
-            return Answer(True, f"tensorrt-rtx {found}, without a GPU")
+        installed = machine.libraries.get("tensorrt-rtx")
+        if installed is not None and same_release(rtx.version, installed):
+            return Answer(True, f"tensorrt-rtx {installed}, without a GPU")
         if not _has_gpu(target, machine):
-            return Answer(False, _get(rtx, found))
+            return Answer(False, _get(rtx, installed))
     if not _has_gpu(target, machine):
         return Answer(False, f"an engine is built on its own device: no GPU with SM {target.sm} here")
     return _library(target, machine)
@@ -83,15 +83,15 @@ def _run(target: Target, machine: Machine) -> Answer:
 
 def _library(target: Target, machine: Machine) -> Answer:
     for library in target.libraries:
-        found = machine.libraries.get(library.name)
-        if found is not None and (target.sm is None or same_release(library.version, found)):
-            return Answer(True, f"{library.name} {found}")
+        installed = machine.libraries.get(library.name)
+        if installed is not None and (target.sm is None or same_release(library.version, installed)):
+            return Answer(True, f"{library.name} {installed}")
     first = target.library
     return Answer(False, _get(first, machine.libraries.get(first.name)))
 
 
-def _get(library: Library, found: str | None) -> str:
-    have = f"{found} is installed" if found else "not installed"
+def _get(library: Library, installed: str | None) -> str:
+    have = f"{installed} is installed" if installed else "not installed"
     return f"needs {library} ({have}): pip install 'wanedge[{_EXTRA[library.name]}]'"
 
 

@@ -244,8 +244,8 @@ def target_named(name: str, targets: Sequence[Target] = TARGETS) -> Target:
 
 def release(version: str) -> tuple[int, ...]:
     """The leading numbers of a version, for comparison: "10.3.0.26" -> (10, 3, 0, 26). Empty for none."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in found.group().split(".")) if found else ()
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def same_release(expected: str, actual: str) -> bool:

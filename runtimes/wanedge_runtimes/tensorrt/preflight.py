@@ -65,8 +65,8 @@ def choose(
     """
     gpu = pick_gpu(machine, device)
     asked = [c for c in candidates if precision in (None, c.precision)]
-    found = {c.variant: problems(c, machine, gpu) for c in asked}
-    fitting = [c for c in asked if not found[c.variant]]
+    reasons_of = {c.variant: problems(c, machine, gpu) for c in asked}
+    fitting = [c for c in asked if not reasons_of[c.variant]]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -81,8 +81,8 @@ def choose(
             f"this machine is {machine.describe()}",
             hint=build_command(machine, gpu, bundle, precision),
         )
-    reasons = "; ".join(f"{c}: {found[c.variant][0].what}" for c in asked)
-    fixes = {found[c.variant][0].fix for c in asked}
+    reasons = "; ".join(f"{c}: {reasons_of[c.variant][0].what}" for c in asked)
+    fixes = {reasons_of[c.variant][0].fix for c in asked}
     fix = fixes.pop() if len(fixes) == 1 else ""
     raise PreflightError(
         f"no engine of {bundle} fits this machine ({machine.describe()}): {reasons}",
@@ -167,16 +167,16 @@ def _sm(engine: EngineInfo, gpu: Gpu) -> Problem | None:
 
 
 def _version(engine: EngineInfo, machine: Machine, rebuild: str) -> Problem | None:
-    found = machine.libraries.get(engine.library)
-    if found is None:
+    installed = machine.libraries.get(engine.library)
+    if installed is None:
         return Problem(
             "library", f"{engine.library} is not installed", f"pip install 'wanedge[{_EXTRA[engine.library]}]'"
         )
-    built, here = release(engine.version), release(found)
+    built, here = release(engine.version), release(installed)
     later = engine.version_compatible and built[:1] == here[:1] and here >= built
     if later or built[: len(here)] == here:
         return None
-    return Problem("version", f"built with {engine.library} {engine.version}, {found} is installed", rebuild)
+    return Problem("version", f"built with {engine.library} {engine.version}, {installed} is installed", rebuild)
 
 
 def _driver(engine: EngineInfo, machine: Machine) -> Problem | None:

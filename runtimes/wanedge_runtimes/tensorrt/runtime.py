@@ -129,7 +129,7 @@ def describe(engine: Any, spec: GraphSpec) -> Loaded:
                 f"{spec.component}: the engine wants {name!r} in host memory, which no unit has there",
                 hint="an input that decides shapes cannot be streamed; wanedge lint names it",
             )
-    aliases = {name: found for name in names if (found := engine.get_aliased_input_tensor(name))}
+    aliases = {name: source for name in names if (source := engine.get_aliased_input_tensor(name))}
     require_aliases(spec, aliases)
     dynamic = {axis: (t.name, t.shape.index(axis)) for t in spec.inputs for axis in t.shape if isinstance(axis, str)}
     profiles: list[dict[str, tuple[int, int, int]]] = []

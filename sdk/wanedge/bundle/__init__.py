@@ -2,7 +2,7 @@
 
 from wanedge.bundle.archive import default_cache, pack, unpack
 from wanedge.bundle.errors import BundleError, DamagedBundle, SignatureError, UnsafePath, UnsupportedBundle
-from wanedge.bundle.manifest import Contents, FileEntry, GraphFiles, Made, Manifest, Variant
+from wanedge.bundle.manifest import Contents, FileEntry, GraphFiles, Manifest, Provenance, Variant
 from wanedge.bundle.reader import Bundle
 from wanedge.bundle.verify import FileCheck, Report, verify
 from wanedge.bundle.writer import BundleWriter, sign
@@ -16,8 +16,8 @@ __all__ = [
     "FileCheck",
     "FileEntry",
     "GraphFiles",
-    "Made",
     "Manifest",
+    "Provenance",
     "Report",
     "SignatureError",
     "UnsafePath",

@@ -38,7 +38,7 @@ RelativePath = Annotated[str, AfterValidator(_relative)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 
 
-class Made(Strict):
+class Provenance(Strict):
     """Who made the bundle: wanedge's version, when, and the command. Given, so that builds can be repeated."""
 
     wanedge: str
@@ -110,7 +110,7 @@ class Contents(Strict):
     components: component -> name of a spec ("portable", "decomposed", "portable-fp16", ...) -> GraphSpec.
     """
 
-    made: Made
+    made: Provenance
     model: ModelConfig
     weights: Literal["trained", "random"]
     weights_note: str = ""
@@ -125,14 +125,16 @@ class Contents(Strict):
         logs = {engine.log for variant in self.variants for engine in variant.engines.values()}
         return {self.tokenizer, *logs, *(path for g in graphs for path in (g.graph, *g.data))}
 
-    def with_variant(self, variant: Variant, specs: dict[str, dict[str, GraphSpec]], made: Made) -> "Contents":
+    def with_variant(
+        self, variant: Variant, specs: dict[str, dict[str, GraphSpec]], provenance: Provenance
+    ) -> "Contents":
         """These contents plus `variant` (in place of one of the same name) and the specs it brings along."""
         components = dict(self.components)
         for component, added in specs.items():
             components[component] = {**components.get(component, {}), **added}
-        kept = tuple(v for v in self.variants if v.name != variant.name)
+        others = tuple(v for v in self.variants if v.name != variant.name)
         parts = {name: getattr(self, name) for name in Contents.model_fields}
-        return Contents(**{**parts, "made": made, "components": components, "variants": (*kept, variant)})
+        return Contents(**{**parts, "made": provenance, "components": components, "variants": (*others, variant)})
 
     @model_validator(mode="after")
     def _specs_are_under_their_names(self) -> Self:
@@ -242,21 +244,22 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _require_known_version(found: object, where: Path) -> None:
-    if type(found) is not int or found < 1:
+def _require_known_version(version: object, where: Path) -> None:
+    if type(version) is not int or version < 1:
         raise DamagedBundle(
-            f"{where}: manifest.json has no usable schema_version (found {found!r})",
+            f"{where}: manifest.json has no usable schema_version: {version!r}",
             hint=_COPY_AGAIN,
         )
-    if found > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise UnsupportedBundle(
-            f"{where}: made by a newer wanedge (schema version {found}; this one reads {SCHEMA_VERSION})", hint=_UPGRADE
+            f"{where}: made by a newer wanedge (schema version {version}; this one reads {SCHEMA_VERSION})",
+            hint=_UPGRADE,
         )
 
 
 def _worst(error: ValidationError) -> tuple[type[BundleError], str]:
     """One sentence about the worst of pydantic's findings, and the error to raise."""
-    kinds = {str(found["type"]): found for found in reversed(error.errors())}
+    kinds = {str(each["type"]): each for each in reversed(error.errors())}
     if unsafe := kinds.get("unsafe_path"):
         return UnsafePath, f"holds an unsafe path: {unsafe['msg']}"
     if unknown := kinds.get("extra_forbidden"):

@@ -81,16 +81,17 @@ class Bundle:
         profile: Profile | None = None,
     ) -> Variant:
         """The one variant that has all the given properties. Raises BundleError, listing what there is."""
-        wanted = {"name": name, "runtime": runtime, "precision": precision, "target": target, "profile": profile}
-        wanted = {key: value for key, value in wanted.items() if value is not None}
+        expected = {"name": name, "runtime": runtime, "precision": precision, "target": target, "profile": profile}
+        expected = {key: value for key, value in expected.items() if value is not None}
         variants = self.manifest.variants
-        found = [v for v in variants if all(getattr(v, key) == value for key, value in wanted.items())]
-        if len(found) == 1:
-            return found[0]
-        asked = ", ".join(f"{key} {value}" for key, value in wanted.items()) or "anything"
-        listing = "; ".join(map(str, found or variants)) or "nothing"
+        matching = [v for v in variants if all(getattr(v, key) == value for key, value in expected.items())]
+        if len(matching) == 1:
+            return matching[0]
+        asked = ", ".join(f"{key} {value}" for key, value in expected.items()) or "anything"
+        listing = "; ".join(map(str, matching or variants)) or "nothing"
         raise BundleError(
-            f"{self.origin} has {len(found) or 'no'} variants for {asked}", hint=f"choose one by name from: {listing}"
+            f"{self.origin} has {len(matching) or 'no'} variants for {asked}",
+            hint=f"choose one by name from: {listing}",
         )
 
     def graph(self, component: str, variant: Variant | str) -> tuple[Path, GraphSpec]:

@@ -47,14 +47,14 @@ class Folder:
         return list(paths.entries(self.root))
 
     def size(self, relative: str) -> int | None:
-        found = paths.regular_file(self.root, relative)
-        return None if found is None else found.stat().st_size
+        file = paths.regular_file(self.root, relative)
+        return None if file is None else file.stat().st_size
 
     def open(self, relative: str) -> IO[bytes]:
-        found = paths.regular_file(self.root, relative)
-        if found is None:
+        file = paths.regular_file(self.root, relative)
+        if file is None:
             raise missing(self.path, relative)
-        return found.open("rb")
+        return file.open("rb")
 
 
 class Archive:

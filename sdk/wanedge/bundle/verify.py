@@ -71,11 +71,11 @@ def _check(source: Source, relative: str, entry: FileEntry, meter: _Meter) -> Fi
             return FileCheck(relative, "missing", "the file is not there")
         if size != entry.bytes:
             return FileCheck(relative, "damaged", f"{size} bytes, the manifest says {entry.bytes}")
-        found = read_hashed(source, relative, lambda chunk: meter.add(len(chunk)))
+        actual = read_hashed(source, relative, lambda chunk: meter.add(len(chunk)))
     except UnsafePath as error:
         return FileCheck(relative, "unsafe", error.what)
     except DamagedBundle as error:
         return FileCheck(relative, "damaged", error.what)
-    if found != entry.sha256:
+    if actual != entry.sha256:
         return FileCheck(relative, "damaged", "its SHA-256 is not the manifest's")
     return FileCheck(relative, "ok")

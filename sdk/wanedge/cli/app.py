@@ -1,15 +1,20 @@
-"""The application: built-in commands, then those of other packages."""
+"""The application: built-in commands, then those of other packages, from the entry-point group "wanedge.commands".
+
+An entry point names a function `register(app: typer.Typer) -> None`, which adds one command or several. Its module
+should import nothing heavy before a command runs: `wanedge --help` loads it.
+"""
 
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, version
+from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from wanedge.cli import bench, doctor, inspect, run, targets, verify
-from wanedge.cli.plugins import add_plugins, installed_plugins
-from wanedge.commands import report_errors
+from wanedge.commands import add_explanation, report_errors
+
+GROUP = "wanedge.commands"
 
 
 class _Commands(TyperGroup):
@@ -19,7 +24,7 @@ class _Commands(TyperGroup):
 
 
 def build_app(plugins: Iterable[EntryPoint] | None = None) -> typer.Typer:
-    """The whole command line. plugins: by default those that are installed."""
+    """Build the whole command line. plugins: by default those that are installed."""
     app = typer.Typer(
         cls=_Commands,
         no_args_is_help=True,
@@ -37,8 +42,36 @@ def build_app(plugins: Iterable[EntryPoint] | None = None) -> typer.Typer:
     return app
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def installed_plugins() -> list[EntryPoint]:
+    """Return the entry points of every installed package, by name."""
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+
+
+def add_plugins(app: typer.Typer, plugins: Iterable[EntryPoint]) -> None:
+    """Add the plugins' commands. One whose packages are missing becomes a command that says how to get them."""
+    for plugin in plugins:
+        try:
+            register = plugin.load()
+        except ImportError as error:
+            add_explanation(
+                app, plugin.name, f"wanedge {plugin.name} cannot be used here ({error})", pip_command(plugin)
+            )
+        else:
+            register(app)
+
+
+def pip_command(plugin: EntryPoint) -> str:
+    """Return the command that installs what the plugin needs: its package with the extra that is named after it."""
+    if plugin.dist is None:
+        return f"pip install the package of {plugin.module}"
+    offered = plugin.dist.metadata.get_all("Provides-Extra") or []
+    package = plugin.module.partition(".")[0].removeprefix("wanedge_")
+    extra = next((name for name in (*plugin.extras, plugin.name, package) if name in offered), None)
+    return f"pip install '{plugin.dist.name}[{extra}]'" if extra else f"pip install '{plugin.dist.name}'"
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"wanedge {version('wanedge')}")
         raise typer.Exit
 

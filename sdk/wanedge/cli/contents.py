@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wanedge.bundle import BundleError, Made, Manifest, Variant
+from wanedge.bundle import BundleError, Manifest, Provenance, Variant
 from wanedge.commands import require_variant
 from wanedge.config import UNIT_MS, ModelConfig
 from wanedge.layout import UnitLayout
@@ -110,7 +110,7 @@ class Summary(Strict):
     model: str
     weights: str
     weights_note: str
-    made: Made
+    made: Provenance
     variant: str
     variants: tuple[VariantLine, ...]
     components: tuple[Component, ...]
@@ -237,5 +237,5 @@ def _caches(config: ModelConfig, backbone: GraphSpec) -> tuple[Cache, ...]:
 
 
 def _sum_all(amounts: Mapping[str, int], names: Iterable[str]) -> int | None:
-    found = [amounts.get(name) for name in names]
-    return None if None in found else sum(n for n in found if n is not None)
+    values = [amounts.get(name) for name in names]
+    return None if None in values else sum(n for n in values if n is not None)

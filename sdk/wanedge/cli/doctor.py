@@ -62,7 +62,7 @@ def _facts(facts: "Facts") -> list[tuple[str, str]]:
         ("tensorrt modules", ", ".join(_module(name, facts) for name in facts.modules)),
         *_jetson(facts),
     ]
-    return [(name, found) for name, found in rows if found]
+    return [(name, value) for name, value in rows if value]
 
 
 def _module(name: str, facts: "Facts") -> str:

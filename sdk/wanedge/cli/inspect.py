@@ -77,9 +77,9 @@ def _component(c: "Component") -> tuple[str, ...]:
 
 def _tensors(s: "Summary") -> Table:
     rows = [
-        (c.name, way, t.name, t.dtype, _shape(t.shape))
+        (c.name, direction, t.name, t.dtype, _shape(t.shape))
         for c in s.components
-        for way, side in (("in", c.inputs), ("out", c.outputs))
+        for direction, side in (("in", c.inputs), ("out", c.outputs))
         for t in side
     ]
     return table("Inputs and outputs", ("component", "way", "tensor", "dtype", "shape"), rows)

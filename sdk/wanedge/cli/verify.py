@@ -69,8 +69,8 @@ def _print(report: "Report") -> None:
     for name in report.extra:
         typer.echo(f"extra    {name}  (not listed in the manifest, never loaded)")
     counts = Counter(check.status for check in report.files)
-    found = ", ".join(f"{counts[status]} {status}" for status in ("missing", "damaged", "unsafe") if counts[status])
+    faults = ", ".join(f"{counts[status]} {status}" for status in ("missing", "damaged", "unsafe") if counts[status])
     if report.ok:
         typer.echo(f"\n{report.path}: all {len(report.files)} files are as they were written.")
     else:
-        typer.echo(f"\n{report.path}: {found} of {len(report.files)} files.\n-> copy the bundle again from its source")
+        typer.echo(f"\n{report.path}: {faults} of {len(report.files)} files.\n-> copy the bundle again from its source")

@@ -553,7 +553,7 @@ def _limits(
     if not np.isfinite(max_lag_ms) or max_lag_ms < UNIT_MS:
         raise InputError(f"max_lag_ms is {max_lag_ms!r}", hint=f"pass at least a unit's {UNIT_MS} ms")
     bound = int(max_lag_ms // UNIT_MS) if live else QUEUED_UNITS
-    waiting, ready = (bound if given is None else given for given in (max_waiting, max_ready))
+    waiting, ready = (bound if limit is None else limit for limit in (max_waiting, max_ready))
     if not (isinstance(waiting, int) and isinstance(ready, int) and waiting >= 1 and ready >= 1):
         raise InputError(f"max_waiting={waiting!r}, max_ready={ready!r}", hint="pass at least one unit each")
     return Limits(waiting, ready, live or on_full == "drop_oldest", max_lag_ms if live else None)
