@@ -82,7 +82,7 @@ def scene(rows, columns):
 
 
 @pytest.mark.parametrize("pixel_format", ["rgb", "bgr", "rgba", "bgra", "yuyv", "nv12"])
-@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (480, 640), (720, 1280)])
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (480, 640), (720, 1280), (HEIGHT, 2 * WIDTH), (2 * HEIGHT, WIDTH)])
 @pytest.mark.parametrize("several", [False, True])
 def test_pictures_of_any_pixel_format_are_the_same_picture(pixel_format, size, several):
     rgb = scene(*size)

@@ -228,3 +228,16 @@ def test_a_rate_that_was_said_is_believed():
         assembler.push_video(picture(1), fps=25)
     assert assembler.stats.fps_corrections == 0
     assert FRAMES_PER_UNIT * assembler.stats.units == assembler.stats.kept_frames
+
+
+def test_a_modality_that_is_not_waited_for_is_reported_once_a_minute(caplog):
+    caplog.set_level(logging.WARNING, logger="wanedge.media")
+    assembler = MediaAssembler(TINY)
+    for number in range(750):  # 30 s; frames come at twice the rate that was said, so audio is always behind
+        assembler.push_audio(tone(40))
+        for _ in range(2):
+            assembler.push_video(picture(number), fps=25)
+        assembler.take()
+    assert assembler.stats.filled_samples > 10 * RATE
+    assert len(caplog.records) in (1, 2)
+    assert "audio is more than 480 ms behind" in caplog.text

@@ -1,5 +1,6 @@
 """From pushes of any size to units of 160 ms."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -15,7 +16,11 @@ from wanedge.units import UserUnit
 
 MAX_TEXT = 4_096  # characters that may wait for the next unit; a model takes a few tokens a unit
 _ROUNDING_US = 1_000  # a unit is not opened for the rounding of a frame rate
+_WARN_EVERY_UNITS = 375  # a minute
 _FPS_TOLERANCE = 0.35  # of the patience: how far video of an assumed rate may run away from the audio
+
+
+log = logging.getLogger("wanedge.media")
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class MediaAssembler:
             max_fill_us,
             active="video" in expect,
         )
+        self._quiet_until: dict[str, int] = {}  # by modality, the unit from which the log may warn again
         self._text: list[str] = []
         self._complete: list[UserUnit] = []
         self._made = self._skipped = self._placed_samples = self._kept_frames = 0
@@ -359,8 +365,21 @@ class MediaAssembler:
             if not done or any(done[0].reached_us - track.reached_us <= self._patience_us for track in behind):
                 return
             for track in behind:
-                track.active = False
+                self._give_up(track, unit)
             self._close_unit()
+
+    def _give_up(self, track: AudioTrack | VideoTrack, unit: int) -> None:
+        """Wait no longer for a modality that is behind; it becomes active when it comes back."""
+        track.active = False
+        name = "audio" if track is self._audio else "video"
+        if track.pushed and unit >= self._quiet_until.get(name, 0):
+            self._quiet_until[name] = unit + _WARN_EVERY_UNITS
+            log.warning(
+                "%s is more than %d ms behind and is not waited for: does its device still deliver, and are fps and "
+                "sample_rate right?",
+                name,
+                self._patience_us // 1000,
+            )
 
     def _close_unit(self) -> None:
         index = self._units.first

@@ -299,20 +299,24 @@ def to_model(frame: NDArray[np.uint8], pixel_format: PixelFormat, size: VideoCon
     match pixel_format:
         case "rgb":
             return fit(frame, size.height, size.width)
-        case "bgr" | "bgra":
-            return fit(np.ascontiguousarray(frame[..., 2::-1]), size.height, size.width)
+        case "bgr":  # turned when it is small
+            return np.ascontiguousarray(fit(frame, size.height, size.width)[..., ::-1])
         case "rgba":
             return fit(np.ascontiguousarray(frame[..., :3]), size.height, size.width)
+        case "bgra":
+            return np.ascontiguousarray(fit(np.ascontiguousarray(frame[..., :3]), size.height, size.width)[..., ::-1])
         case "gray":
             return fit(frame.repeat(3, axis=-1), size.height, size.width)
-        case "yuyv":
-            chroma = frame[..., 1].reshape(len(frame), -1, 2).repeat(2, axis=1)
-            luma = frame[..., 0]
-        case "nv12":
-            rows = len(frame) * 2 // 3
-            luma = frame[:rows]
-            chroma = frame[rows:].reshape(rows // 2, -1, 2).repeat(2, axis=0).repeat(2, axis=1)
-    return _rgb_from_yuv(fit(np.concatenate([luma[..., None], chroma], axis=-1), size.height, size.width))
+    if pixel_format == "yuyv":
+        luma, chroma = frame[..., 0], frame[..., 1].reshape(len(frame), -1, 2)
+    else:
+        rows = len(frame) * 2 // 3
+        luma, chroma = frame[:rows], frame[rows:].reshape(rows // 2, -1, 2)
+    planes = (luma, chroma[..., 0], chroma[..., 1])
+    # Each plane is cropped to the model's aspect as the whole picture is: yuyv's chroma has half the columns only.
+    shape = luma.shape
+    fitted = [fit(np.ascontiguousarray(plane), size.height, size.width, of=shape) for plane in planes]
+    return _rgb_from_yuv(np.stack(fitted, axis=-1))
 
 
 def _rgb_from_yuv(yuv: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -327,21 +331,30 @@ def _rgb_from_yuv(yuv: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return rgb
 
 
-def fit(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """A copy of `image` [H, W, 3] at [height, width, 3]: centre crop to the aspect, then resize.
+def fit(image: NDArray[np.uint8], height: int, width: int, of: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+    """A copy of `image` [H, W, 3] or [H, W] at [height, width, ...]: centre crop to the aspect, then resize.
 
     Shrinking averages the area under each pixel (box filter); enlarging is bilinear. An image that already has the
     size is only copied: the caller may reuse its memory.
+
+    of: (rows, columns) of the picture that `image` is a plane of, at a lower resolution.
     """
     rows, columns = image.shape[:2]
-    if (rows, columns) == (height, width):
+    whole_rows, whole_columns = (rows, columns) if of is None else of[:2]
+    if (rows, columns) == (whole_rows, whole_columns) == (height, width):
         return image.copy()
-    scale = min(rows / height, columns / width)  # source pixels per target pixel
-    top, left = (rows - scale * height) / 2, (columns - scale * width) / 2
+    scale = min(whole_rows / height, whole_columns / width)  # pixels of the picture per target pixel
+    top, left = (whole_rows - scale * height) / 2, (whole_columns - scale * width) / 2
+    down, across = rows / whole_rows, columns / whole_columns
     resized = Image.fromarray(image).resize(
         (width, height),
         Image.Resampling.BOX if scale > 1 else Image.Resampling.BILINEAR,
-        box=(max(left, 0), max(top, 0), min(columns - left, columns), min(rows - top, rows)),
+        box=(
+            max(left, 0) * across,
+            max(top, 0) * down,
+            min(whole_columns - left, whole_columns) * across,
+            min(whole_rows - top, whole_rows) * down,
+        ),
         reducing_gap=_REDUCING_GAP,
     )
     return np.asarray(resized)
