@@ -185,7 +185,7 @@ def _is_built(bundle: Bundle, results: Path) -> bool:
 
 
 def _lint(bundle: Bundle, name: str) -> Linted:
-    report = lint_bundle(bundle, target_named(name), variant=ENGINE_PRECISION)
+    report = lint_bundle(bundle, target_named(name), variant=ENGINE_PRECISION, ask=False)  # it is built next
     errors = sum(finding.level == "error" for finding in report.findings)
     warnings = len(report.findings) - errors
     _say(f"{name}: {report.graphs} graphs, {errors} errors, {warnings} warnings")

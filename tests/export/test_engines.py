@@ -9,7 +9,6 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from tests.export.half_graphs import half_bundle
 from tests.export.lint_graphs import F16, I8, PAIRS, cache, constant, model, of_type, product, zero
 from wanedge.bundle import Bundle, verify
 from wanedge.cli.app import build_app
@@ -59,9 +58,9 @@ def saved(graph: onnx.ModelProto, folder: Path, name: str = "graph.onnx") -> Pat
     return folder / name
 
 
-@pytest.fixture(scope="module")
-def bundle(mini_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return half_bundle(mini_bundle, tmp_path_factory.mktemp("build") / "mini")
+@pytest.fixture
+def bundle(half_mini: Bundle) -> Bundle:
+    return half_mini
 
 
 @pytest.mark.parametrize("name", FP16_TARGETS)

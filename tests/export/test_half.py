@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.export.half_graphs import half_bundle
 from tests.media import user_units
 from wanedge.bundle import Bundle
 from wanedge.model import Model
@@ -21,9 +20,9 @@ from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.spec import GraphSpec, TensorSpec
 
 
-@pytest.fixture(scope="module")
-def bundle(mini_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return half_bundle(mini_bundle, tmp_path_factory.mktemp("half") / "mini")
+@pytest.fixture
+def bundle(half_mini: Bundle) -> Bundle:
+    return half_mini
 
 
 def halved(bundle: Bundle, component: str) -> tuple[ir.Model, list[str], GraphSpec]:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.export.half_graphs import half_bundle
 from wanedge.bundle import Bundle
 from wanedge.cli.app import build_app
 from wanedge.layout import UnitLayout
@@ -26,8 +25,8 @@ POLYGRAPHY = Path(sys.executable).with_name("polygraphy")
 
 
 @pytest.fixture(scope="module")
-def bundle(mini_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return half_bundle(mini_bundle, tmp_path_factory.mktemp("polygraphy") / "mini")
+def bundle(half_mini: Bundle) -> Bundle:
+    return half_mini
 
 
 @pytest.fixture(scope="module")

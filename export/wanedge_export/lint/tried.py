@@ -17,6 +17,11 @@ from wanedge_runtimes.targets import Library, same_release
 
 TABLE = "tried.json"
 
+# Operators whose int64 inputs are data and neither a shape, an axis nor a number of elements.
+_INDEXED = frozenset(
+    {"TensorScatter", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Attention"}
+)
+
 
 def untried(graph: Graph, library: Library) -> tuple[str, ...]:
     """Return the kinds of nodes in `graph` that this release of the library was never seen to build, each once.
@@ -45,7 +50,7 @@ def kind_of(graph: Graph, node: NodeProto) -> str:
 
     Types and ranks of inputs and outputs, which inputs are constant, and attributes; sizes are left out.
     """
-    inputs = ", ".join(_argument(graph, name, index) for index, name in enumerate(node.input))
+    inputs = ", ".join(_argument(graph, node, index) for index in range(len(node.input)))
     outputs = ", ".join(_type(graph, name) for name in node.output if name)
     exact = node.op_type == "Attention"  # its kernels depend on the numbers of heads
     attributes = ", ".join(
@@ -55,11 +60,13 @@ def kind_of(graph: Graph, node: NodeProto) -> str:
     return f"{operator}({inputs}) -> {outputs}" + (f" [{attributes}]" if attributes else "")
 
 
-def _argument(graph: Graph, name: str, index: int) -> str:
+def _argument(graph: Graph, node: NodeProto, index: int) -> str:
+    name = node.input[index]
     if not name:
         return "-"
     rank, dtype = graph.rank(name), graph.dtype(name)
-    given = bool(index) and name in graph.inputs and dtype == TensorProto.INT64 and rank in (0, 1)
+    numbers = dtype == TensorProto.INT64 and rank in (0, 1) and node.op_type not in _INDEXED
+    given = bool(index) and name in graph.inputs and numbers
     origin = " const" if graph.is_constant(name) else " given" if given else ""
     return f"{_type(graph, name)} {'?' if rank is None else rank}{origin}"
 
