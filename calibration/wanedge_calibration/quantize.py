@@ -130,6 +130,16 @@ def activation_ranges(source: Source, component: str, recipe: Recipe) -> Callabl
     return _range_reader(source, component, recipe, scales)
 
 
+def smoothed_tensors(source: Source, recipe: Recipe) -> dict[str, list[str]]:
+    """The activations that the recipe's smoothing changes, by component; empty where it changes nothing."""
+    smoothed: dict[str, list[str]] = {}
+    for component in source.variant.graphs if recipe.smooth is not None else ():
+        model = source.graph(component)
+        if scales := _smooth(model, find_sites(model), source, component, recipe):
+            smoothed[component] = sorted(scales)
+    return smoothed
+
+
 def _smooth(
     model: ModelProto, sites: list[Site], source: Source, component: str, recipe: Recipe
 ) -> dict[str, NDArray[np.float32]]:

@@ -8,15 +8,24 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from typer.testing import CliRunner
 
 from tests.media import user_units
 from wanedge.bundle import Bundle, DamagedBundle
+from wanedge.cli.app import build_app
 from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge_calibration.errors import CalibrationError, QuantizationError
 from wanedge_calibration.graph.placement import placement_faults
 from wanedge_calibration.graph.sites import find_sites
-from wanedge_calibration.quantize import Source, apply_recipe, default_recipe, quantized_graph, variant_bytes
+from wanedge_calibration.quantize import (
+    Source,
+    apply_recipe,
+    default_recipe,
+    quantized_graph,
+    smoothed_tensors,
+    variant_bytes,
+)
 from wanedge_calibration.recipe import Form, Recipe
 from wanedge_runtimes.runtime import RuntimeOptions
 
@@ -102,6 +111,22 @@ def test_smoothing_keeps_the_function_and_moves_the_outliers(source: Source) -> 
             np.testing.assert_allclose(
                 product, plain[old[site.reads].input[1]][:, None] * plain[site.weight], rtol=1e-5, atol=1e-7
             )
+
+
+def test_smoothing_says_what_it_changed_or_that_it_changed_nothing(
+    source: Source, calibrated: Bundle, tmp_path: Path
+) -> None:
+    command = ["quantize", str(calibrated.root), "--smooth", "0.5", "-o"]
+    done = CliRunner().invoke(build_app(), [*command, str(tmp_path / "plain")])
+    assert done.exit_code == 0, done.output
+    recipe = default_recipe(source, "int8").model_copy(update={"smooth": 0.5})
+    assert smoothed_tensors(source, recipe) == {}
+    assert "--smooth 0.5 changed nothing" in done.output
+    channels = source.calibration.recording.channels
+    loud = {p: np.where(np.arange(k.size) == 0, k * 100, k).astype(np.float32) for p, k in channels.items()}
+    recording = replace(source.calibration.recording, channels=loud)
+    odd = replace(source, calibration=replace(source.calibration, recording=recording))
+    assert "backbone" in smoothed_tensors(odd, recipe)
 
 
 @pytest.mark.parametrize(

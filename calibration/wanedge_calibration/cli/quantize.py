@@ -77,7 +77,8 @@ def quantize(
     if only and output is None:
         raise Misuse("--only would delete the other variants of the bundle", hint="add -o NEW_BUNDLE")
     from wanedge.bundle import Bundle
-    from wanedge_calibration.quantize import Source, apply_recipe, default_recipe, variant_bytes
+    from wanedge_calibration.eight_bits import OUTLIER_RATIO
+    from wanedge_calibration.quantize import Source, apply_recipe, default_recipe, smoothed_tensors, variant_bytes
     from wanedge_calibration.recipe import Recipe
 
     source = Source.of(Bundle.open(bundle), source_variant)
@@ -99,6 +100,8 @@ def quantize(
     modes = Counter(mode for layers in plan.components.values() for mode in layers.values())
     where = output or bundle
     search = None if mixed is None else _account(mixed)
+    smoothed = smoothed_tensors(source, plan)
+    count = sum(len(tensors) for tensors in smoothed.values())
     if as_json:
         print_json(
             {
@@ -108,6 +111,7 @@ def quantize(
                 "layers": dict(modes),
                 "bytes": size,
                 "bytes_over_source": size / before,
+                "smoothed": smoothed,
                 "search": search,
             }
         )
@@ -117,6 +121,14 @@ def quantize(
         f"{where}: variant {plan.variant}, {layers}; "
         f"{format_bytes(size)}, {size / before:.2f} of {source.variant.name}."
     )
+    if count:
+        typer.echo(f"smoothed: {count} activations of {', '.join(smoothed)}.")
+    elif plan.smooth is not None:
+        typer.echo(
+            f"--smooth {plan.smooth:g} changed nothing: no activation has a channel {OUTLIER_RATIO:g} times as large "
+            "as the median one behind a norm whose readers are all quantized products.",
+            err=True,
+        )
     if mixed is not None:
         rows = [
             (r.component, f"{r.float_ms:.2f}", f"{r.quantized_ms:.2f}", format_bytes(r.saved), f"{r.error:.2e}", r.kept)

@@ -76,7 +76,7 @@ def _activation_scale(factor: float) -> Change:
             return None
         node = pairs[random.integers(len(pairs))]
         values = next(numpy_helper.to_array(i) for i in model.graph.initializer if i.name == node.input[1])
-        node.input[1] = _added(model, f"{node.input[1]}.other", (values * np.float32(factor)).astype(np.float32))
+        node.input[1] = _added(model, f"{node.input[1]}.other", (values * np.float32(factor)).astype(values.dtype))
         return f"{node.name} x {factor}"
 
     return change
@@ -195,7 +195,8 @@ def _edit(
     if not fitting:
         return None
     tensor = fitting[random.integers(len(fitting))]
-    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+    values = numpy_helper.to_array(tensor).copy()
+    tensor.CopyFrom(numpy_helper.from_array(change(values).astype(values.dtype), tensor.name))
     return str(tensor.name)
 
 
