@@ -12,7 +12,7 @@ from samples.demo.scene import ROOT, SEED, Scene, Transcript
 from wanedge.atomic import staged_file
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
-from wanedge.cli.conversation import converse, witnessed
+from wanedge.cli.conversation import converse, with_user_units
 from wanedge.config import FPS
 from wanedge.media.files import read_media
 from wanedge.media.mp4 import Mp4Writer
@@ -145,7 +145,7 @@ def stream_clip(bundle: Bundle, shown: Scene, reply: Path, on_progress: Callable
         Session.open(model, world=shown.world, seed=SEED) as session,
         Mp4Writer(reply, FPS, (video.height, video.width), model.config.audio.sample_rate) as writer,
     ):
-        chunks = witnessed(
+        chunks = with_user_units(
             read_media(shown.clip), model.config, lambda seen: user_units.extend(_with_one_frame(unit) for unit in seen)
         )
         started = perf_counter()

@@ -35,10 +35,10 @@ def converse(session: Session, chunks: Iterable[MediaChunk], pace: Pace) -> Iter
         yield from session.pull(PATIENCE_S)
 
 
-def witnessed(
+def with_user_units(
     chunks: Iterable[MediaChunk], config: ModelConfig, keep: Callable[[list[UserUnit]], None]
 ) -> Iterator[MediaChunk]:
-    """The chunks as they are, while `keep` is given the user units that a session makes of them."""
+    """Yield the chunks as they are, and call `keep` with the user units that a session assembles from them."""
     assembler = MediaAssembler(config, expect=("audio", "video"))  # as the session's, for the same units
     for chunk in chunks:
         assembler.push_chunk(chunk)

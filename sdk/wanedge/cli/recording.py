@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.cli.conversation import witnessed
+from wanedge.cli.conversation import with_user_units
 from wanedge.config import FPS, FRAMES_PER_UNIT, UNIT_MS, ModelConfig
 from wanedge.media import MediaChunk
 from wanedge.media.mp4 import Mp4Writer
@@ -96,7 +96,7 @@ class SideBySide:
 
     def watch(self, chunks: Iterable[MediaChunk]) -> Iterable[MediaChunk]:
         """The chunks as they are, while their units are kept for the picture."""
-        return witnessed(chunks, self._config, self._seen.extend)
+        return with_user_units(chunks, self._config, self._seen.extend)
 
     def add(self, unit: AgentUnit) -> None:
         """Append the user's units up to this one, which is the answer to the last of them. Raises MediaFileError."""

@@ -54,11 +54,11 @@ def read_media(path: str | Path, on_problem: OnProblem | None = None) -> Iterato
     """
     av = import_extra("av", "media", "reading media files")
     path = Path(path)
-    tell = on_problem or (lambda problem: log.warning("%s: %s", path, problem))
+    report = on_problem or (lambda problem: log.warning("%s: %s", path, problem))
     chosen = _chosen_streams(av, path)
     if not chosen:
         raise MediaFileError(f"{path} has neither audio nor video", hint="use a file with an audio or a video stream")
-    return _chunks(av, path, chosen, tell)
+    return _chunks(av, path, chosen, report)
 
 
 def read_units(path: str | Path, config: ModelConfig, on_problem: OnProblem | None = None) -> Iterator[UserUnit]:
@@ -107,7 +107,7 @@ class _StreamReport:
         return 0.0 if self.start is None or self.end is None else self.end - self.start
 
 
-def _chunks(av: Any, path: Path, chosen: dict[str, int], tell: OnProblem) -> Iterator[MediaChunk]:
+def _chunks(av: Any, path: Path, chosen: dict[str, int], on_problem: OnProblem) -> Iterator[MediaChunk]:
     joints, reports = _Joints(), [_StreamReport(kind) for kind in chosen]
     streams = [_decoded(av, path, chosen[r.kind], r, joints) for r in reports]
     for _, chunk in heapq.merge(*streams, key=lambda item: item[0]):
@@ -116,7 +116,7 @@ def _chunks(av: Any, path: Path, chosen: dict[str, int], tell: OnProblem) -> Ite
         reason = next((r.last_error for r in reports if r.last_error), "nothing in it can be decoded")
         raise MediaFileError(f"{path} is damaged: {reason}", hint=_try_it(path))
     for problem in _problems(path, reports):
-        tell(problem)
+        on_problem(problem)
 
 
 def _problems(path: Path, reports: list[_StreamReport]) -> Iterator[str]:

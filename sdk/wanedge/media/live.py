@@ -373,5 +373,5 @@ def find_camera(device: int | str, folder: Path = Path("/sys/class/video4linux")
     if len({names[index] for index in matching}) == 1:
         return matching[0]
     listing = ", ".join(f"{index}: {name}" for index, name in sorted(names.items())) or "none that has a name"
-    found = "no camera" if not matching else "more than one camera"
-    raise CaptureError(f"{found} has {device!r} in its name", hint=f"the cameras are {listing}")
+    how_many = "more than one camera" if matching else "no camera"
+    raise CaptureError(f"{how_many} has {device!r} in its name", hint=f"the cameras are {listing}")

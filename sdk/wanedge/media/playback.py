@@ -241,11 +241,11 @@ class Player:
                 self._skipped += frame != _NO_FRAME
                 self._retire(frame)
             if starved:
-                kept = max(left - missing - (left - len(self._sound)), 0)
-                self._sound, self._tags = self._sound[:kept], self._tags[:kept]
+                remaining = max(left - missing - (left - len(self._sound)), 0)
+                self._sound, self._tags = self._sound[:remaining], self._tags[:remaining]
                 if self._next_frame:
                     self._silent += len(block) - sounding
-                if kept == 0:
+                if remaining == 0:
                     self._phase, self._past = 0.0, np.zeros_like(self._past)
 
     def __enter__(self) -> Self:
