@@ -10,12 +10,12 @@ from wanedge.cli.options import JsonOption
 from wanedge.commands import Misuse, add_command, format_bytes, print_json, require_file, stderr
 from wanedge.extras import import_extra
 from wanedge_runtimes.errors import InputError
-from wanedge_runtimes.spec import Profile
 
 if TYPE_CHECKING:
     from wanedge.bundle import Bundle
+    from wanedge_runtimes.spec import Profile
 
-_PROFILES: dict[str, tuple[Profile, ...]] = {
+_PROFILES: "dict[str, tuple[Profile, ...]]" = {
     "portable": ("portable",),
     "decomposed": ("decomposed",),
     "both": ("portable", "decomposed"),

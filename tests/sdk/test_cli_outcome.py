@@ -192,13 +192,21 @@ def test_version() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "from wanedge.cli.app import build_app; build_app([])(['--help'], standalone_mode=False)"
-    assert modules_after(code) & HEAVY == set()
+    """The commands of the other floors included: each of their modules is loaded for its line of help."""
+    code = "from wanedge.cli.app import build_app; build_app()(['--help'], standalone_mode=False)"
+    assert modules_after(code) & (HEAVY | {"asyncio"}) == set()
 
 
 def test_importing_wanedge_imports_nothing_else_until_a_name_is_used() -> None:
     assert modules_after("import wanedge") & HEAVY == set()
     assert "numpy" in modules_after("import wanedge; wanedge.Streamer")
+
+
+def test_importing_the_session_leaves_out_what_only_some_sessions_need() -> None:
+    """asyncio, with its sockets and TLS, is for those who await; runtimes, codecs and tokenizers come with a bundle."""
+    loaded = modules_after("import wanedge.session")
+    assert loaded & (HEAVY - {"numpy", "pydantic"} | {"asyncio", "ssl", "sounddevice", "cv2", "typer", "rich"}) == set()
+    assert loaded >= {"numpy", "pydantic"}
 
 
 def test_every_public_name_can_be_imported() -> None:

@@ -1,11 +1,13 @@
 """Answers for asyncio: one at a time, and nothing is taken before it is handed on."""
 
-import asyncio
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from wanedge.session.exchange import Claim, Exchange
 from wanedge.units import AgentUnit
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class UnitIterator:
@@ -27,12 +29,14 @@ class UnitIterator:
         return self
 
     async def __anext__(self) -> AgentUnit:
+        import asyncio  # 40 ms of imports for those who await, who have it already
+
         exchange, loop = self._exchange, asyncio.get_running_loop()
         exchange.claim(self._claim)
         while True:
             arrived = asyncio.Event()
 
-            def listener(arrived: asyncio.Event = arrived) -> None:
+            def listener(arrived: "asyncio.Event" = arrived) -> None:
                 loop.call_soon_threadsafe(arrived.set)
 
             with exchange.changed:

@@ -1,6 +1,5 @@
 """The public session. Times: `timeout` and `timestamp` are seconds, as elsewhere in Python; names in _ms are ms."""
 
-import asyncio
 import atexit
 import logging
 import os
@@ -391,6 +390,8 @@ class Session:
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """`close` for asyncio: the event loop goes on meanwhile."""
+        import asyncio  # as in iterator.py
+
         await asyncio.to_thread(self.close, timeout)
 
     def __enter__(self) -> Self:
