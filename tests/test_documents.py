@@ -3,14 +3,11 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from wanedge.bundle import Bundle
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -21,44 +18,61 @@ def blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
 
 
-@pytest.fixture
-def kiosk(mini_bundle: Bundle, tmp_path: Path) -> Path:
-    """A folder as the README's reader has it: a bundle and a clip."""
-    shutil.copytree(mini_bundle.root, tmp_path / "kiosk.wanedge")
-    shutil.copy(ROOT / "samples/media/visitor.mp4", tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone as the README's reader has it, where its commands have been run in their order."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("media", "kiosk"):
+        (folder / "samples").mkdir(exist_ok=True)
+        (folder / "samples" / name).symlink_to(ROOT / "samples" / name)
+    environment = {**os.environ, "PATH": f"{WANEDGE.parent}:{os.environ['PATH']}"}
+    for command in commands_of(ROOT / "README.md"):
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    return folder
 
 
-def test_the_readmes_sdk_example_streams_the_clip(kiosk: Path) -> None:
-    (example,) = blocks(ROOT / "README.md", "python")
-    assert len(example.splitlines()) <= 30
-    # The test's bundle is smaller than the preset that the README's reader has.
-    example = example.replace("size=(96, 160), sample_rate=16_000", "size=(32, 64), sample_rate=8_000")
+def commands_of(document: Path) -> list[list[str]]:
+    """Every command of its sh blocks but `make`, which sets up an environment of its own, and `pip`."""
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    return [command for command in commands if command and command[0] not in ("make", "pip")]
+
+
+def run_python(example: str, folder: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", example], cwd=kiosk, capture_output=True, text=True, timeout=250, check=False
+        [sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, timeout=250, check=False
     )
     assert done.returncode == 0, done.stderr
-    units = [line for line in done.stdout.splitlines() if re.match(r"\s*[\d.]+ s ", line)]
-    assert len(units) == 126  # 20.1 s of clip
-    assert (kiosk / "reply.mp4").stat().st_size > 10_000
+    return done.stdout
 
 
-def test_the_readmes_commands_run(kiosk: Path) -> None:
-    commands = [
-        shlex.split(line, comments=True)
-        for block in blocks(ROOT / "README.md", "sh")
-        for line in block.splitlines()
-        if line.startswith("wanedge ")
-    ]
-    assert {c[1] for c in commands} == {"export", "inspect", "run"}
-    for command in commands:
-        if command[1] == "export":
-            continue  # a minute of work, and `make demo` and the exporter's tests do it
-        environment = {**os.environ, "PATH": f"{WANEDGE.parent}:{os.environ['PATH']}"}
-        done = subprocess.run(
-            command, cwd=kiosk, env=environment, capture_output=True, text=True, timeout=250, check=False
+@pytest.mark.slow
+def test_the_readmes_commands_run_from_top_to_bottom_and_its_first_example_after_them(readers_folder: Path) -> None:
+    assert [command[1] for command in commands_of(ROOT / "README.md")] == ["export", "run", "inspect"]
+    assert (readers_folder / "reply.mp4").stat().st_size > 10_000
+    first, _ = blocks(ROOT / "README.md", "python")
+    assert len(first.splitlines()) <= 10
+    units = [line for line in run_python(first, readers_folder).splitlines() if re.match(r"\s*[\d.]+ s ", line)]
+    assert len(units) == 176  # 28.2 s of clip
+    assert any("<speak>" in line for line in units)
+
+
+@pytest.mark.slow
+def test_the_readmes_live_example_runs_with_a_clip_in_the_place_of_the_devices(readers_folder: Path) -> None:
+    _, live = blocks(ROOT / "README.md", "python")
+    clip = 'read_media("samples/media/visitor.mp4")'
+    example = (
+        live.replace("capture(Microphone(), Camera())", f"contextlib.nullcontext({clip})")
+        .replace("SoundCard()", "NullSink()")
+        .replace("import Player, SoundCard", "import NullSink, Player")
+        .replace(
+            "from wanedge.media.live import Camera, Microphone, capture", "from wanedge.media.files import read_media"
         )
-        assert done.returncode == 0, done.stderr
+    )
+    assert example.count("NullSink") == 2
+    counted = "\nprint(session.metrics.media.pushed_samples > 0)"
+    assert run_python(f"import contextlib\n{example}{counted}", readers_folder).strip() == "True"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from samples.demo.moving_picture import write_moving_picture
 from samples.demo.report import write_report
 from samples.demo.run import EnginesRun, stream_clip
 from samples.demo.scene import scene
@@ -36,6 +37,7 @@ def demo(out: Annotated[Path, typer.Option(help="Where everything is written.")]
         _say("5/5  report")
         clip = Path(shutil.copy(shown.clip, out / shown.clip.name))
         summary = write_report(run, out, clip=clip.name)
+        write_moving_picture(run, out / "reply.mp4", out / "guide.webp")
     latency = summary.response_latency_ms
     _say(
         f"\n{summary.units} units, response latency p50 {latency.p50:.0f} ms, p95 {latency.p95:.0f} ms, "
