@@ -16,8 +16,8 @@ from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
 from typer.testing import CliRunner, Result
 
 from tests.acceptance.quantization import clips, measured, prove
+from tests.acceptance.quantization.perturbed import AMOUNT, perturbed
 from tests.acceptance.quantization.prove import FULL, QUICK, SIZES, VARIANTS, Proof
-from tests.acceptance.quantization.shaken import AMOUNT, shaken
 from tests.bundles import FILES, contents
 from tests.media import user_units
 from wanedge.bundle import Bundle, BundleWriter, Contents
@@ -114,9 +114,9 @@ def test_variants_are_timed_in_turns_and_without_the_warm_up(
     assert all(one[0] is other[1] for one, other in pairwise(rounds)), "each is first in every second round"
 
 
-def test_a_shaken_model_is_the_same_one_with_every_matrix_moved_a_little(mini_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_perturbed_model_is_the_same_with_every_matrix_moved_a_little(mini_bundle: Bundle, tmp_path: Path) -> None:
     variant = mini_bundle.variant("fp32")
-    other = shaken(mini_bundle, variant, tmp_path / "shaken.wanedge")
+    other = perturbed(mini_bundle, variant, tmp_path / "perturbed.wanedge")
     assert other.digest != mini_bundle.digest
     moved = 0
     for component in variant.graphs:
@@ -128,7 +128,7 @@ def test_a_shaken_model_is_the_same_one_with_every_matrix_moved_a_little(mini_bu
             np.testing.assert_allclose(theirs[name], value, rtol=1.01 * AMOUNT)
             moved += matrix and not np.array_equal(value, theirs[name])
     assert moved > len(variant.graphs)
-    again = shaken(mini_bundle, variant, tmp_path / "again.wanedge")
+    again = perturbed(mini_bundle, variant, tmp_path / "again.wanedge")
     assert again.digest == other.digest
 
 

@@ -25,8 +25,8 @@ from samples.demo.scene import WEIGHTS
 
 from tests.acceptance.quantization import measured
 from tests.acceptance.quantization.clips import world_of, write_clips
+from tests.acceptance.quantization.perturbed import perturbed
 from tests.acceptance.quantization.power import GateBench, power, power_traced, run_trials
-from tests.acceptance.quantization.shaken import shaken
 from tests.benchmarks.children import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
@@ -68,7 +68,7 @@ SIZES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("int8", "int8-qdq", "fp8-qdq"), ("clips", "units")),
     **dict.fromkeys(("gate", "gate-traced"), ("units", "sabotages", "honest")),
     **dict.fromkeys(("replies-int8", "replies-fp8"), ("talks",)),
-    **dict.fromkeys(("drift", "drift-shaken"), ("drift",)),
+    **dict.fromkeys(("drift", "drift-perturbed"), ("drift",)),
     "memory": ("memory",),
 }
 QUICK: Final = Size(2, 125, 60, 1, 300, 600, 6, 2)
@@ -147,7 +147,7 @@ class Proof:
             "replies-int8": lambda: self._replies("int8"),
             "replies-fp8": lambda: self._replies("fp8-qdq"),
             "drift": self._drift,
-            "drift-shaken": self._drift_shaken,
+            "drift-perturbed": self._drift_perturbed,
             "memory": self._memory,
         }
 
@@ -255,11 +255,11 @@ class Proof:
         value = float(away) if compared.drifts else None
         return found | {"int8_drift_curves_with_a_slope": Measure(value=value, unit="curves", n=n, threshold="== 0")}
 
-    def _drift_shaken(self) -> Measures:
+    def _drift_perturbed(self) -> Measures:
         """What drift there is without any 8 bits."""
         bundle = self.bundle()
-        with TemporaryDirectory(prefix="wanedge-shaken-") as folder:
-            other = shaken(bundle, bundle.variant("fp32"), Path(folder) / "shaken")
+        with TemporaryDirectory(prefix="wanedge-perturbed-") as folder:
+            other = perturbed(bundle, bundle.variant("fp32"), Path(folder) / "perturbed")
             long = write_clips(self.folder / "long", HELD_OUT, 1, self.size.drift)
             compared = self._compare("fp32", long, other)
         return {f"shaken_drift_{k}": m.model_copy(update={"threshold": None}) for k, m in _drifts(compared).items()}

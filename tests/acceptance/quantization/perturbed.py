@@ -12,7 +12,7 @@ from wanedge_calibration.graph.editing import read_graph, write_graph
 AMOUNT: Final = 2.0**-9  # of each weight, at most: about what float16 rounds away, four times
 
 
-def shaken(bundle: Bundle, variant: Variant, path: Path, seed: int = 0) -> Bundle:
+def perturbed(bundle: Bundle, variant: Variant, path: Path, seed: int = 0) -> Bundle:
     """A copy of the bundle at `path` in which each weight matrix of `variant` is multiplied by 1 + noise, evenly within
     AMOUNT. A run of it that leaves the original's tells how the model goes on from a difference, whatever made it.
     """
