@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tests.gpu_double import make_engine
 from wanedge.bundle import Bundle
@@ -26,7 +26,7 @@ class DeviceFiles:
     files: Mapping[str, tuple[Path, GraphSpec]]
     backend: Backend
 
-    def model(self, **options: object) -> Model:
+    def model(self, **options: Any) -> Model:
         """Loaded on the device. options: of RuntimeOptions."""
         provider = "cuda" if self.backend == "onnxruntime" else "cpu"
         runtime = open_runtime(self.backend, RuntimeOptions(**{"threads": 1, "provider": provider, **options}))

@@ -174,3 +174,35 @@ def test_importing_the_sdk_loads_neither_torch_nor_onnx() -> None:
 def test_the_checker_sees_an_arrow_that_points_upwards() -> None:
     assert imported_packages("def f():\n    from wanedge_export.model import x\n") == {"wanedge_export"}
     assert imported_packages("import torch.nn as nn") == {"torch"}
+
+
+# Reached from outside the product on purpose.
+ENTRANCES = {
+    "wanedge_export.engines.probe": "asks TensorRT-RTX what the linter foretells, for the acceptance of engines",
+    "wanedge_export.torch_runtime": "torch as a backend, for benchmarks and for comparing with a checkpoint",
+    "wanedge_export.model.offline": "the whole clip at once, the truth that streaming is compared with",
+}
+
+
+def test_no_module_of_the_product_is_used_by_tests_alone() -> None:
+    product = {name: folder for name, folder in PACKAGES.items() if name.startswith("wanedge")}
+    modules = {module_name(p, name): p for name, folder in product.items() for p in folder.rglob("*.py")}
+    sources = {p: p.read_text("utf-8") for p in [*modules.values(), *PACKAGES["samples"].rglob("*.py")]}
+    used: set[str] = set()
+    for source in sources.values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                used |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                used |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                used.add(node.value)  # started as `python -m`
+    entry_points = (ROOT / "pyproject.toml").read_text("utf-8")
+    unused = {
+        name
+        for name, path in modules.items()
+        if name not in used | ENTRANCES.keys()
+        and name not in entry_points
+        and path.name not in ("__main__.py", "__init__.py")
+    }
+    assert unused == set()

@@ -194,9 +194,9 @@ def _driver(engine: EngineInfo, machine: Machine) -> Problem | None:
 
 
 def _provider(machine: Machine) -> Problem | None:
-    if machine.cuda_provider is not None:
+    if machine.cuda_provider == "cuda-core":
         return None
-    return Problem("provider", "neither cuda-core nor pycuda is installed", "pip install cuda-core cuda-bindings")
+    return Problem("provider", "cuda-core is not installed", "pip install cuda-core cuda-bindings")
 
 
 def _memory(candidate: Candidate, machine: Machine, gpu: Gpu) -> Problem | None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tests.benchmarks.children import commit
-from tests.benchmarks.gpu.compare import Measures, agree, measures, timed
+from tests.benchmarks.gpu.compare import Measures, agree, measures, session_measures, timed, timed_session
 from tests.benchmarks.gpu.report import gpu_table
 from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, Way, obstacle
 from wanedge.benchmark import machine_facts
@@ -56,19 +56,25 @@ def gpu(
         run = _Run(opened, weights, units, facts, found)
         for way in WAYS:
             run.go(way)
-        figures = Results(
-            machine=machine_facts() | {"model": opened.manifest.model.name, "weights": opened.manifest.weights},
-            made=Provenance.now(
-                shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]), commit(), opened.digest
-            ),
-            measures=run.measures,
-        )
-        figures.write(out / "gpu.json")
-        table = gpu_table(figures, run.gone, run.skipped)
-        (out / "gpu.md").write_text(table, encoding="utf-8")
+            table = _write(out, opened, run)  # after each: the next one may take the process with it
         typer.echo(table)
         if not run.gone:
             raise typer.Exit(FAILED)
+
+
+def _write(out: Path, bundle: Bundle, run: _Run) -> str:
+    """Results so far as gpu.json and, returned as well, gpu.md."""
+    results = Results(
+        machine=machine_facts() | {"model": bundle.manifest.model.name, "weights": bundle.manifest.weights},
+        made=Provenance.now(
+            shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]), commit(), bundle.digest
+        ),
+        measures=run.measures,
+    )
+    results.write(out / "gpu.json")
+    table = gpu_table(results, run.gone, run.skipped)
+    (out / "gpu.md").write_text(table, encoding="utf-8")
+    return table
 
 
 class _Run:
@@ -96,12 +102,23 @@ class _Run:
                 samples = timed(model, self._units)
             except WanEdgeError as error:
                 why = f"{error.what} ({error.hint})"
+            except Exception as error:  # torch, cuDNN and drivers raise what they like, and the run is not repeatable
+                why = f"{type(error).__name__}: {error}"
             else:
                 self.measures |= measures(way.name, precision, agreement, samples, self._floor)
+                self._through_session(way.name, model)
                 self.gone.append(way.name)
         if why is not None:
             typer.echo(f"{way.name}: {why}", err=True)
             self.skipped[way.name] = why
+
+    def _through_session(self, name: str, model: Model) -> None:
+        """As a user runs it, in a worker thread. A failure leaves what was measured before."""
+        try:
+            self.measures |= session_measures(name, timed_session(model, self._units))
+        except Exception as error:
+            typer.echo(f"{name} through a session: {error}", err=True)
+            self.skipped[f"{name} through a session"] = f"{type(error).__name__}: {error}"
 
     def _load(self, way: Way) -> tuple[Model, str]:
         """The model and the precision it computes in."""

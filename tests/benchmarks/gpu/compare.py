@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from wanedge.benchmark import Sample, synthetic_user, time_units
 from wanedge.model import Model
+from wanedge.session import Session
 from wanedge.streaming import Streamer
 from wanedge_calibration.results import Measure
 from wanedge_calibration.statistics import percentile
 from wanedge_runtimes.dtypes import storage_dtype
+from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Array
 
 WORLD: Final = "A bright lobby. The guide is friendly."
 PERCENTILES: Final = (50, 95, 99)
+SESSION_TIMEOUT_S: Final = 60.0  # engines and torch compile in their first units
 WARM_UP: Final = 10  # units: allocators, captures and clocks settle
 # Of the largest sample. float32 sums in another order and TF32 products (10-bit mantissa); float16 has as many bits and
 # its states are rounded, too.
@@ -67,6 +71,26 @@ def timed(model: Model, units: int, seed: int = 0) -> list[Sample]:
     for _ in time_units(streamer, WARM_UP, seed):
         pass
     return list(time_units(streamer, units, seed))
+
+
+def timed_session(model: Model, units: int, seed: int = 0) -> list[float]:
+    """Milliseconds from a unit's push to its answer through `Session`, one unit at a time, as a live source has it."""
+    latencies: list[float] = []
+    with Session.open(model, world=WORLD) as session:
+        for index in range(WARM_UP + units):
+            user = synthetic_user(model.config, index, seed)
+            started = perf_counter_ns()
+            session.push(audio=user.audio, video=user.frames)
+            answers = session.pull(timeout=SESSION_TIMEOUT_S)
+            if not answers:
+                raise ExecutionError(f"no answer to unit {index} through a session", hint="wanedge doctor")
+            if index >= WARM_UP:
+                latencies.append((perf_counter_ns() - started) / 1e6)
+    return latencies
+
+
+def session_measures(name: str, latencies: Sequence[float]) -> Measures:
+    return {f"{name}_session_ms_p{percent}": percentile(latencies, percent).measure("ms") for percent in PERCENTILES}
 
 
 def measures(
