@@ -190,6 +190,12 @@ def test_a_recurrence_over_a_dynamic_axis_streams_in_blocks_of_any_size(
     assert "Split" not in operators  # the gates were reordered in the weights, once
 
 
+def test_a_recurrence_stays_float32_in_a_float16_graph(tmp_path: Path) -> None:
+    graph = export_component(Recurrent(), tmp_path, precision="fp16")
+    assert {name.rpartition("/")[2].partition("_")[0] for name in graph.float32_nodes} >= {"GRU", "LSTM"}
+    assert graph.error < 5e-3
+
+
 def test_layers_outside_of_an_export_are_torchs_own() -> None:
     before = nn.GRU.forward, nn.LSTM.forward
     x = torch.randn(1, 4, 6)

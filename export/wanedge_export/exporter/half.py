@@ -7,7 +7,7 @@ These nodes stay float32:
   reaches 3,141, where float16 has steps of 2.
 - the fixed transforms between samples and spectra, whose modules the caller names;
 - squares, their mean, its root and the division by it, in hand-written norms: squares of 256 end float16's range;
-- If, Loop and Scan with their bodies;
+- If, Loop and Scan with their bodies, and GRU and LSTM, whose recurrence feeds rounding errors back;
 - nodes whose measured values come near the end of float16's range (`wide`, see `wide_tensors`).
 """
 
@@ -39,6 +39,7 @@ _PASSING = frozenset(
 _MEANS = frozenset({"ReduceMean", "ReduceSum"})
 _ROOTS = frozenset({"Add", "Max", "Clip", "Sqrt", "Reciprocal", "Pow"})
 _NORM = frozenset({*_ROOTS, "Mul", "Div"})
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 _BODIES = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 # Inputs that the standard fixes to float32: Resize's scales (and its region of interest).
 _ALWAYS_FLOAT = {("Resize", 1), ("Resize", 2)}
@@ -97,7 +98,9 @@ def _float32_nodes(graph: ir.Graph, modules: Collection[str], wide: set[str]) ->
                 if id(part) not in seen:
                     seen.add(id(part))
                     yield part
-        elif id(node) not in seen and (_has_body(node) or _is_inside(str(node.name), modules)):
+        elif id(node) not in seen and (
+            node.op_type in _RECURRENT or _has_body(node) or _is_inside(str(node.name), modules)
+        ):
             seen.add(id(node))
             yield node
 

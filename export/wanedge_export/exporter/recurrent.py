@@ -14,12 +14,17 @@ from torch import Tensor, nn
 
 # Order of the gates in ONNX, by their places in torch's: torch has r, z, n and i, f, g, o; ONNX z, r, h and i, o, f, c.
 _GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
+_PARTS = ("w", "r", "b")  # ONNX's inputs W, R and B
 
 
 @contextmanager
-def recurrent_operators(enabled: bool) -> Iterator[None]:
-    """Inside the block nn.GRU and nn.LSTM trace to ONNX's operators, where these can express them."""
-    if not enabled:
+def recurrent_operators(module: nn.Module, enabled: bool) -> Iterator[None]:
+    """Inside the block nn.GRU and nn.LSTM trace to ONNX's operators, where these can express them.
+
+    The layers in `module` then have buffers with their weights in ONNX's order.
+    """
+    layers = [each for each in module.modules() if isinstance(each, nn.GRU | nn.LSTM)]
+    if not enabled or not layers:
         yield
         return
     originals = nn.GRU.forward, nn.LSTM.forward
@@ -34,11 +39,14 @@ def recurrent_operators(enabled: bool) -> Iterator[None]:
             return originals[1](self, x, hx)
         return _run(self, "LSTM", x, hx)
 
+    added = [(layer, name) for layer in layers for name in _add_buffers(layer)]
     nn.GRU.forward, nn.LSTM.forward = gru, lstm  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
         nn.GRU.forward, nn.LSTM.forward = originals  # type: ignore[method-assign]
+        for layer, name in added:
+            delattr(layer, name)
 
 
 def _expressible(layer: nn.RNNBase, x: Tensor) -> bool:
@@ -65,16 +73,12 @@ def _run(layer: nn.RNNBase, kind: str, x: Tensor, hx: tuple[Tensor, ...] | None)
 
 def _layer(layer: nn.RNNBase, kind: str, index: int, x: Tensor, initial: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """x: [S, B, I]. initial: [1, B, H] each. Returns [S, B, H] and the last states."""
-    weights = [_reordered(getattr(layer, f"weight_{name}_l{index}"), kind) for name in ("ih", "hh")]
-    if layer.bias:
-        bias = torch.cat([_reordered(getattr(layer, f"bias_{name}_l{index}"), kind) for name in ("ih", "hh")])
-    else:
-        bias = x.new_zeros(2 * weights[0].shape[0])
+    weights = [getattr(layer, _buffer(name, index)) for name in _PARTS]
     attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
     if kind == "GRU":
         attributes["linear_before_reset"] = 1  # torch's form: the reset gate scales the product
     steps, batch, hidden = x.shape[0], x.shape[1], layer.hidden_size
-    inputs = (x, weights[0][None], weights[1][None], bias[None], None, *initial)
+    inputs = (x, *weights, None, *initial)
     shapes = [(steps, 1, batch, hidden), *[(1, batch, hidden)] * len(initial)]
     results = torch.onnx.ops.symbolic_multi_out(
         kind, inputs, attributes, dtypes=[x.dtype] * len(shapes), shapes=shapes, version=14
@@ -82,8 +86,26 @@ def _layer(layer: nn.RNNBase, kind: str, index: int, x: Tensor, initial: list[Te
     return results[0][:, 0], list(results[1:])
 
 
+def _add_buffers(layer: nn.RNNBase) -> list[str]:
+    """Register W [1, gates * H, I], R [1, gates * H, H] and B [1, 2 * gates * H] of every layer; return their names."""
+    kind, names = type(layer).__name__, []
+    for index in range(layer.num_layers):
+        weights = [_reordered(getattr(layer, f"weight_{part}_l{index}"), kind) for part in ("ih", "hh")]
+        if layer.bias:
+            bias = torch.cat([_reordered(getattr(layer, f"bias_{part}_l{index}"), kind) for part in ("ih", "hh")])
+        else:
+            bias = weights[0].new_zeros(2 * weights[0].shape[0])
+        for part, value in zip(_PARTS, (*weights, bias), strict=True):
+            layer.register_buffer(_buffer(part, index), value.detach()[None].clone())
+            names.append(_buffer(part, index))
+    return names
+
+
+def _buffer(part: str, index: int) -> str:
+    return f"onnx_{part}_l{index}"
+
+
 def _reordered(weight: Tensor, kind: str) -> Tensor:
     """The gates' rows in ONNX's order."""
     rows = weight.shape[0] // len(_GATES[kind])
-    # Slices and not chunks: the optimizer folds these into the weights.
     return torch.cat([weight[place * rows : (place + 1) * rows] for place in _GATES[kind]])

@@ -29,7 +29,7 @@ def trace(component: Component, spec: GraphSpec, dims: Dims) -> ir.Model:
     example = (*(inputs[t.name] for t in spec.inputs), *(state[s.name] for s in spec.states))
     dynamic = tuple({i: Dim.DYNAMIC for i, d in enumerate(t.shape) if isinstance(d, str)} for t in spec.inputs)
     try:
-        with exporting(spec.profile), torch.no_grad(), _quiet(), recurrent_operators(bool(spec.dynamic_dims)):
+        with exporting(spec.profile), torch.no_grad(), _quiet(), recurrent_operators(flat, bool(spec.dynamic_dims)):
             program = torch.export.export(
                 flat, example, dynamic_shapes={"tensors": dynamic + ({},) * len(spec.states)}, strict=False
             )
