@@ -556,6 +556,34 @@ def test_after_an_overload_the_session_goes_on_by_itself_and_accounts_for_every_
     assert metrics.resyncs == 0
 
 
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_refused_push_that_is_tried_again_loses_nothing(model: Model, stamped: bool) -> None:
+    """As with queue.Full: take something and try again, with the same slice of a longer recording."""
+    count, samples = 12, model.config.audio.samples
+    users = list(user_units(model.config, count))
+    pcm = np.concatenate([user.audio for user in users])
+    units: list[AgentUnit] = []
+    refusals = 0
+    with Session.open(model, world=WORLD, max_waiting=1, max_ready=1) as session:
+        for user in users:
+            start = user.index * samples
+            while True:
+                at = 5.0 + user.index * 0.16 if stamped else None
+                try:
+                    session.push(audio=pcm[start : start + samples], video=user.frames, timestamp=at)
+                    break
+                except SessionFull:
+                    refusals += 1
+                    units += session.pull(timeout=0.01)
+        session.finish()
+        while not session.ended:
+            units += session.pull(timeout=PATIENT_S)
+        metrics = session.metrics
+    assert refusals > 0
+    assert media(units) == answers(model, count)
+    assert (metrics.refused_ms, metrics.skipped_ms, metrics.media.dropped_samples) == (0.0, 0.0, 0)
+
+
 def test_timestamps_that_jump_are_an_event(model: Model) -> None:
     events: list[Event] = []
     with Session.open(model, world=WORLD, live=True) as session:

@@ -12,7 +12,7 @@ class SessionClosed(SessionError):
 
 
 class SessionFull(SessionError):
-    """The session is too far behind to take more; nothing of the push was taken, and its time is kept."""
+    """The session is too far behind to take more; nothing of the push was taken. Push the same again, or go on."""
 
 
 class SessionFailed(SessionError):

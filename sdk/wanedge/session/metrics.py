@@ -20,7 +20,7 @@ class SessionMetrics:
     lag_ms: age of the oldest user unit that is not answered yet.
     dropped_units: user units given up because the session was behind. dropped_answers: agent units that nobody took
         in time. overloaded: the oldest input is being dropped now.
-    refused_ms: audio, or frames where there was no audio, of pushes that raised SessionFull.
+    refused_ms: audio, or frames where there was no audio, of pushes that raised SessionFull and were not tried again.
     filled_ms: silence in the units where audio was late, lost, refused or missing. skipped_ms: longer holes, for which
         no units were made; the units' media time shows them.
     resyncs: jumps of timestamps after which media went on without a gap.

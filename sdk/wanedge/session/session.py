@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import TracebackType
@@ -57,6 +57,36 @@ class _Rates(TypedDict):
     pixel_format: str
 
 
+@dataclass(frozen=True)
+class _Push:
+    """The media of one push, and what was said about it."""
+
+    audio: Array | None
+    video: Array | None
+    timestamp: float | None
+    rates: _Rates
+
+    def repeats(self, other: Self) -> bool:
+        """Whether this is another try with the media of `other`: the same time, or the same memory."""
+        if (self.audio is None, self.video is None) != (other.audio is None, other.video is None):
+            return False
+        if self.timestamp is not None or other.timestamp is not None:
+            return self.timestamp == other.timestamp
+        return _same_memory(self.audio, other.audio) and _same_memory(self.video, other.video)
+
+    def seconds(self, sample_rate: int) -> float:
+        """How long its audio lasts, or its frames where it has none."""
+        if self.audio is not None:
+            return len(self.audio) / (self.rates["sample_rate"] or sample_rate)
+        return (len(self.video) if self.video is not None and self.video.ndim == 4 else 1) / (self.rates["fps"] or FPS)
+
+
+def _same_memory(a: Array | None, b: Array | None) -> bool:
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
+        return a is b
+    return a.shape == b.shape and a.dtype == b.dtype and a.ctypes.data == b.ctypes.data
+
+
 class Session:
     """One conversation. Use `Session.open`; close it, or use it as a (plain or async) context manager.
 
@@ -76,6 +106,7 @@ class Session:
         self._log = UnitLog()
         self._inputs = InputWatch(perf_counter(), self._events)
         self._refused_ms = 0.0
+        self._refused: _Push | None = None  # last, and not tried again since
         self._sample_rate = self.config.audio.sample_rate  # the last one that was named
         self._jumps = 0  # of timestamps, that were reported
         self._media_before = MediaStats()  # of conversations before this one
@@ -161,8 +192,8 @@ class Session:
 
         Raises:
             InputError: the media cannot be used; nothing was taken and the session goes on.
-            SessionFull: max_waiting units are waiting; nothing was taken, and its time passes as silence and a held
-                picture. Take answers, or pass a timeout.
+            SessionFull: max_waiting units are waiting; nothing was taken. Take answers and push the same again, or pass
+                a timeout. If other media follows, the time of what was refused passes as silence and a held picture.
             SessionClosed, SessionFailed: there is no going on.
         """
         self._check_open()
@@ -174,8 +205,11 @@ class Session:
             if exchange.finished:
                 raise SessionClosed("push after finish", hint="reset the session, or open another one, for more media")
             rates: _Rates = {"sample_rate": sample_rate, "fps": fps, "pixel_format": pixel_format}
+            media = _Push(audio, video, timestamp, rates)
             if not exchange.has_room:
-                self._refuse(audio, video, timestamp, rates)
+                self._refuse(media)
+            if audio is not None or video is not None:
+                self._let_pass_unless_retried(media)
             if text is not None and self.streamer.typed_waiting > MAX_TYPED_WAITING:
                 slots = self.config.text.user_slots
                 raise InputError(
@@ -199,6 +233,7 @@ class Session:
         self._check_open()
         with self._media, self._exchange.changed:
             if not self._exchange.finished:
+                self._let_pass_unless_retried(None)
                 self._exchange.finished = True
                 self._exchange.put(self._assembler.finish())
                 self._exchange.changed.notify_all()
@@ -318,7 +353,7 @@ class Session:
             self.streamer.reset(world, seed)
             self._exchange.restart()
             self._media_before += self._assembler.stats
-            self._assembler, self._jumps = self._new_assembler(), 0
+            self._assembler, self._jumps, self._refused = self._new_assembler(), 0, None
             self._first_unit = 0
             self._unplayed = None if self._unplayed is None else deque(maxlen=UNPLAYED_UNITS)
 
@@ -418,19 +453,27 @@ class Session:
         max_fill_ms = self._exchange.limits.waiting * UNIT_MS
         return MediaAssembler(self.config, expect=("audio", "video"), max_fill_ms=max_fill_ms)
 
-    def _refuse(self, audio: Array | None, video: Array | None, timestamp: float | None, rates: "_Rates") -> None:
-        """Count a push that finds no room, and let its time pass. Raises InputError as `push`, else SessionFull."""
-        if audio is not None or video is not None:
-            self._assembler.skip(audio, video, timestamp, **rates)
-            self._exchange.put(self._assembler.take())  # one that was begun with media is completed by its silence
-            if audio is not None:
-                self._refused_ms += len(audio) / (rates["sample_rate"] or self._sample_rate) * 1e3
-            elif video is not None:
-                self._refused_ms += (len(video) if np.ndim(video) == 4 else 1) / (rates["fps"] or FPS) * 1e3
+    def _refuse(self, push: "_Push") -> None:
+        """Take note of a push that finds no room. Raises SessionFull."""
+        if push.audio is not None or push.video is not None:
+            self._let_pass_unless_retried(push)
+            self._refused = push
         raise SessionFull(
             f"{self._exchange.waiting} units wait to be answered and {self._exchange.ready} to be taken",
             hint="take answers, push at the pace of time, pass push(timeout=...), or open the session with live=True",
         )
+
+    def _let_pass_unless_retried(self, push: "_Push | None") -> None:
+        """Let the time of the media refused last pass, unless `push` brings the same again."""
+        refused, self._refused = self._refused, None
+        if refused is None or (push is not None and push.repeats(refused)):
+            return
+        try:
+            self._assembler.skip(refused.audio, refused.video, refused.timestamp, **refused.rates)
+        except InputError:  # it could not have been used either
+            return
+        self._refused_ms += refused.seconds(self._sample_rate) * 1e3
+        self._exchange.put(self._assembler.take())  # one that was begun with media is completed by its silence
 
     def _report_resyncs(self) -> None:
         stats = self._assembler.stats
