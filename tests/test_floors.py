@@ -88,12 +88,6 @@ def test_the_thin_floors_never_import_torch_or_onnx(package: str) -> None:
     assert [(file, name) for file, name in arrows(package) if name in EXPORT_ONLY] == []
 
 
-# Circles that are being removed. A line here may go; none may come.
-KNOWN_CIRCLES = {
-    frozenset(f"wanedge_runtimes.tensorrt.{name}" for name in ("cuda", "cuda_core", "pycuda")),
-}
-
-
 def module_name(path: Path, package: str) -> str:
     """ "wanedge.bundle" of sdk/wanedge/bundle/__init__.py."""
     parts = path.relative_to(PACKAGES[package].parent).with_suffix("").parts
@@ -140,8 +134,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for path in folder.rglob("*.py")
     }
     imports = {name: runtime_imports(source, set(sources)) for name, source in sources.items()}
-    new = [sorted(circle) for circle in circles(imports) if not any(circle <= known for known in KNOWN_CIRCLES)]
-    assert new == []
+    assert circles(imports) == set()
 
 
 def test_the_checker_sees_a_circle_of_lazy_imports() -> None:

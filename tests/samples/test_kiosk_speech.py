@@ -24,7 +24,7 @@ from samples.kiosk.data.speech.split import SPLITS, recipes, side
 from samples.kiosk.data.speech.utterances import CLEAN, HEARD, SOUNDS, background, guide_utterance, visitor_utterance
 from samples.kiosk.data.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, installed, synthesize
 from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, WORLDS, World
-from samples.kiosk.training.ears import WORD_INTENTS
+from samples.kiosk.training.audio_encoder import WORD_INTENTS
 from tokenizers import Tokenizer
 
 from wanedge_export.tokenizer import LOBBY

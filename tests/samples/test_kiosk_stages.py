@@ -10,7 +10,7 @@ import torch
 from samples.kiosk.data.pictures.animation import Scene, animate
 from samples.kiosk.data.pictures.guide import draw_guide
 from samples.kiosk.data.speech.clip import Samples
-from samples.kiosk.training import audio_vae, ears, eyes, video_vae
+from samples.kiosk.training import audio_encoder, audio_vae, video_encoder, video_vae
 from samples.kiosk.training.loop import Plan, Trainer
 
 from tests.configs import mini
@@ -74,28 +74,30 @@ def test_the_video_vae_learns_the_guides_picture(tmp_path: Path, monkeypatch: py
 
 
 def test_the_eyes_learn_who_stands_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eyes, "HELD_OUT_CLIPS", 4)
+    monkeypatch.setattr(video_encoder, "HELD_OUT_CLIPS", 4)
     config = mini(user_video=VideoConfig(height=64, width=96, channels=8))
-    stage = eyes.EyesStage(config)
+    stage = video_encoder.VideoEncoderStage(config)
     stage.clips = 12
-    first, last = halves(Trainer(stage, Plan(steps=60, rate=3e-3), tmp_path, "eyes"), "present")
+    first, last = halves(Trainer(stage, Plan(steps=60, rate=3e-3), tmp_path, "video-encoder"), "present")
     assert last < 0.7 * first
 
 
-def test_the_ears_learn_a_few_phrases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audio_encoder_learns_a_few_phrases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two tones instead of phrases: what matters is that labels, masks and losses fit together."""
-    monkeypatch.setattr(ears, "visitor_utterance", tone)
-    monkeypatch.setattr(ears, "background", lambda _split, _seed, count, _sound, _dbfs: np.zeros(count, np.float32))
-    monkeypatch.setattr(ears, "BATCH", 6)
+    monkeypatch.setattr(audio_encoder, "visitor_utterance", tone)
+    monkeypatch.setattr(
+        audio_encoder, "background", lambda _split, _seed, count, _sound, _dbfs: np.zeros(count, np.float32)
+    )
+    monkeypatch.setattr(audio_encoder, "BATCH", 6)
     audio = AudioConfig(channels=24, blocks=2, encoder_layers=1)
-    stage = ears.EarsStage(mini(audio=audio))
-    trainer = Trainer(stage, Plan(steps=60, rate=5e-3, ema=0.8), tmp_path, "ears")
+    stage = audio_encoder.AudioEncoderStage(mini(audio=audio))
+    trainer = Trainer(stage, Plan(steps=60, rate=5e-3, ema=0.8), tmp_path, "audio-encoder")
     first, last = halves(trainer, "intent")
     assert last < 0.7 * first
 
 
-def tone(_split: str, seed: int, **_: object) -> ears.Utterance:
+def tone(_split: str, seed: int, **_: object) -> audio_encoder.Utterance:
     high = seed % 2
     wave = 0.2 * np.sin(2 * np.pi * (300 + 900 * high) * np.arange(8000) / 16_000)
     text, intent = (("yes.", "yes"), ("no.", "no"))[high]
-    return ears.Utterance(wave.astype(np.float32), 16_000, intent, text, "tone", 0, 8000)
+    return audio_encoder.Utterance(wave.astype(np.float32), 16_000, intent, text, "tone", 0, 8000)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from samples.kiosk.data.speech.world import World
 from samples.kiosk.training import duplex
-from samples.kiosk.training.assemble import scale_latents, take_ears
+from samples.kiosk.training.assemble import scale_latents, take_audio_encoder
+from samples.kiosk.training.audio_encoder import AudioEncoderStage
+from samples.kiosk.training.dataset import Encoded
 from samples.kiosk.training.duplex import DuplexStage, Lesson
-from samples.kiosk.training.ears import EarsStage
 from samples.kiosk.training.loop import Losses, Plan, Trainer
 from samples.kiosk.training.muon import orthogonalised
-from samples.kiosk.training.pool import Encoded
 from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, Crops, Read, read
 from torch import Tensor, nn
 
@@ -247,12 +247,12 @@ def test_a_new_run_begins_with_anothers_averaged_weights_and_its_own_goes_on(tmp
 
 
 def test_a_new_run_begins_with_a_whole_models_components(tmp_path: Path) -> None:
-    """Ears and backbone go on from what was shipped, without the checkpoints it was made of."""
+    """Audio encoder and backbone go on from what was shipped, without the checkpoints it was made of."""
     config = mini()
     shipped, path = ReferenceModel(config, seed=5), tmp_path / "whole.safetensors"
     shipped.save(path, torch.float16)
-    stage = EarsStage(config)
-    Trainer(stage, Plan(steps=1), tmp_path / "ears", "ears", start_from=path)
+    stage = AudioEncoderStage(config)
+    Trainer(stage, Plan(steps=1), tmp_path / "audio-encoder", "audio-encoder", start_from=path)
     for name, tensor in shipped.audio_encoder.state_dict().items():
         assert torch.equal(stage.module.encoder.state_dict()[name], tensor.half().float()), name
     with pytest.raises(InputError, match="does not hold line"):
@@ -262,12 +262,12 @@ def test_a_new_run_begins_with_a_whole_models_components(tmp_path: Path) -> None
         Trainer(LineStage(), Plan(steps=1), tmp_path / "line", "line", start_from=tmp_path / "cut.safetensors")
 
 
-def test_senses_trained_further_replace_the_shipped_ears_alone(tmp_path: Path) -> None:
+def test_senses_trained_further_replace_the_shipped_audio_encoder_alone(tmp_path: Path) -> None:
     shipped = ReferenceModel(mini(), seed=5)
-    stage = EarsStage(shipped.config, seed=3)
-    Trainer(stage, Plan(steps=1), tmp_path / "ears-further", "ears").save()
+    stage = AudioEncoderStage(shipped.config, seed=3)
+    Trainer(stage, Plan(steps=1), tmp_path / "audio-encoder-further", "audio-encoder").save()
     before = {name: tensor.clone() for name, tensor in shipped.state_dict().items()}
-    take_ears(shipped, tmp_path, "ears-further")
+    take_audio_encoder(shipped, tmp_path, "audio-encoder-further")
     changed = {name.split(".")[0] for name, old in before.items() if not torch.equal(shipped.state_dict()[name], old)}
     assert changed == {"audio_encoder"}
     assert torch.equal(shipped.audio_encoder.fold.weight, stage.module.encoder.fold.weight)

@@ -20,12 +20,12 @@ import typer
 from torch import Tensor, nn
 
 from samples.kiosk.tools import OUT
+from samples.kiosk.training.audio_encoder import AudioEncoderWithHeads
 from samples.kiosk.training.audio_vae import AudioVae, load_voices
 from samples.kiosk.training.duplex import MOVED
-from samples.kiosk.training.ears import ListeningEars
-from samples.kiosk.training.eyes import WatchingEyes
 from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
 from samples.kiosk.training.loop import take_average
+from samples.kiosk.training.video_encoder import VideoEncoderWithHead
 from samples.kiosk.training.video_vae import VideoVae
 from wanedge.commands import report_errors
 from wanedge.config import TINY
@@ -61,13 +61,15 @@ def encoders(
 def senses(
     path: Annotated[Path, typer.Argument(help="Where the weights go.")] = OUT / "encoders.safetensors",
     weights: Annotated[Path, typer.Option(help="A whole model, as shipped.")] = SHIPPED / "kiosk-tiny.safetensors",
-    stage: Annotated[str, typer.Option(help="The stage that trained the ears last.")] = "ears-further",
+    stage: Annotated[
+        str, typer.Option(help="The stage that trained the audio encoder last.")
+    ] = "audio-encoder-further",
     folder: Folder = CHECKPOINTS,
 ) -> None:
-    """A whole model with ears that were trained further, float32: its backbone goes on from where it was."""
+    """A whole model with an audio encoder that was trained further, float32: its backbone goes on from where it was."""
     with report_errors():
         model = ReferenceModel.load(TINY, weights)
-        take_ears(model, folder, stage)
+        take_audio_encoder(model, folder, stage)
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -135,17 +137,17 @@ def take_codecs(model: ReferenceModel, folder: Path) -> None:
 
 
 def take_senses(model: ReferenceModel, folder: Path) -> None:
-    """Ears and eyes, without the heads that taught them."""
-    take_ears(model, folder)
-    eyes = WatchingEyes(model.config)
-    averaged(eyes, folder / "eyes" / "last.pt")
-    model.video_encoder.load_state_dict(eyes.encoder.state_dict())
+    """The audio and the video encoder, without the heads that taught them."""
+    take_audio_encoder(model, folder)
+    video_encoder = VideoEncoderWithHead(model.config)
+    averaged(video_encoder, folder / "video-encoder" / "last.pt")
+    model.video_encoder.load_state_dict(video_encoder.encoder.state_dict())
 
 
-def take_ears(model: ReferenceModel, folder: Path, stage: str = "ears") -> None:
-    ears = ListeningEars(model.config)
-    averaged(ears, folder / stage / "last.pt")
-    model.audio_encoder.load_state_dict(ears.encoder.state_dict())
+def take_audio_encoder(model: ReferenceModel, folder: Path, stage: str = "audio-encoder") -> None:
+    audio_encoder = AudioEncoderWithHeads(model.config)
+    averaged(audio_encoder, folder / stage / "last.pt")
+    model.audio_encoder.load_state_dict(audio_encoder.encoder.state_dict())
 
 
 def take_backbone(model: ReferenceModel, folder: Path, stage: str = "duplex") -> None:

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from samples.kiosk.training.augment_world import Fact, WorldAugmentation
+from samples.kiosk.training.dataset import Encoded
 from samples.kiosk.training.loop import Losses
-from samples.kiosk.training.pool import Encoded
-from samples.kiosk.training.retelling import Retelling, Told
 from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, SPEAKING_PARTS, Crops, Read, read
 from wanedge.config import ModelConfig
 from wanedge.text import Tokenizer
@@ -43,10 +43,10 @@ STUDENT_SHARE: Final = 0.5
 PAD_WEIGHT: Final = 0.1  # an empty text slot is nearly always right
 VIDEO_WEIGHT: Final = 0.5
 WORLD_SLOTS: Final = 18
-HELD_OUT: Final = 12  # conversations of the pool that only measure
+HELD_OUT: Final = 12  # conversations of the dataset that only measure
 MEASURED: Final = 24  # crops
-TOLD_SHARE: Final = 0.6  # of the listening crops hold a reply that tells something of the world
-TOLD_IN_TURN: Final[tuple[Told, ...]] = ("name", "hours", "hours", "hours")
+FACTS_SHARE: Final = 0.6  # of the listening crops hold a reply that tells something of the world
+FACTS_IN_TURN: Final[tuple[Fact, ...]] = ("name", "hours", "hours", "hours")
 COPIED_WEIGHT: Final = 4.0  # a word that is right only if it was read in the world, and is one of many
 HEARD_NOISE: Final = 0.3  # at most, of the tokens' spread: unknown voices make unsurer tokens than those trained on
 PHRASE_UNITS: Final = 14  # a crop with a reply begins at most so long before it, so that the phrase is in it
@@ -93,7 +93,7 @@ class Lessons:
 
 
 class DuplexStage:
-    """See the module. conversations: of the pool; those without a face only teach listening."""
+    """See the module. conversations: of the dataset; those without a face only teach listening."""
 
     def __init__(
         self,
@@ -111,10 +111,10 @@ class DuplexStage:
         kept = {id(c) for c in self.held_out}
         self.all = [c for c in conversations if id(c) not in kept]
         self.faces = [c for c in self.all if len(c.audio)]
-        self.retell = Retelling(self.tokenizer)
-        told = [(c, self.retell.told(c.texts)) for c in self.all]
+        self.augment_world = WorldAugmentation(self.tokenizer)
+        fact_units = [(c, self.augment_world.fact_units(c.texts)) for c in self.all]
         # Whoever appears is greeted by name, so names come more often than hours; one word is learned sooner than two.
-        every = [[(c, units[what]) for c, units in told if len(units[what])] for what in TOLD_IN_TURN]
+        every = [[(c, units[what]) for c, units in fact_units if len(units[what])] for what in FACTS_IN_TURN]
         self.telling = [some for some in every if some]
         self.speak = next(token for token, name in self.tokenizer.states.items() if name == "<speak>")
 
@@ -127,15 +127,15 @@ class DuplexStage:
         return self._lessons(rng, crops, shape, lesson)
 
     def _crop(self, rng: Rng, among: Sequence[Encoded], shape: Shape, lesson: Lesson) -> "_Crop":
-        told = lesson == "listening" and bool(self.telling) and rng.random() < TOLD_SHARE
-        if told:
+        about_facts = lesson == "listening" and bool(self.telling) and rng.random() < FACTS_SHARE
+        if about_facts:
             some = self.telling[int(rng.integers(len(self.telling)))]
             clip, replies = some[int(rng.integers(len(some)))]
         else:
             clip, replies = among[int(rng.integers(len(among)))], np.zeros(0, np.int64)
         latest = len(clip.states) - shape.units
         starts = np.flatnonzero(clip.quiet[: latest + 1])
-        if told:
+        if about_facts:
             reply = int(rng.choice(replies))
             near = starts[(starts < reply) & (starts >= reply - PHRASE_UNITS)]
             starts = near if len(near) else starts
@@ -147,7 +147,7 @@ class DuplexStage:
         part = slice(start, start + shape.units)
         world, texts = clip.world, clip.texts[part]
         if lesson == "listening":
-            world, texts = self.retell(rng, world, texts)
+            world, texts = self.augment_world(rng, world, texts)
         return _Crop(clip, part, world, texts)
 
     def _lessons(
@@ -308,7 +308,7 @@ class DuplexStage:
 
 @dataclass(frozen=True)
 class _Crop:
-    """A part of a conversation, told in a world. world: ids [P]. texts: [K, slots]."""
+    """A part of a conversation in a world. world: ids [P]. texts: [K, slots]."""
 
     clip: Encoded
     part: slice

@@ -242,8 +242,8 @@ def _floats(parts: Losses) -> dict[str, float]:
 
 
 def _line(name: str, row: dict[str, float]) -> str:
-    told = "  ".join(f"{key} {value:.4g}" for key, value in row.items())
-    return f"{name}  {told}"
+    values = "  ".join(f"{key} {value:.4g}" for key, value in row.items())
+    return f"{name}  {values}"
 
 
 def _bar(name: str) -> Progress:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from samples.kiosk.tools import OUT
+from samples.kiosk.training.audio_encoder import WORD_SHARE, AudioEncoderStage
 from samples.kiosk.training.audio_vae import AudioVaeStage
+from samples.kiosk.training.dataset import conversations
 from samples.kiosk.training.duplex import DuplexStage, Lesson
-from samples.kiosk.training.ears import WORD_SHARE, EarsStage
-from samples.kiosk.training.eyes import EyesStage
 from samples.kiosk.training.loop import Plan, Stage
-from samples.kiosk.training.pool import conversations
+from samples.kiosk.training.video_encoder import VideoEncoderStage
 from samples.kiosk.training.video_vae import VideoVaeStage
 from wanedge.config import TINY
 from wanedge_export.model import ReferenceModel
@@ -19,8 +19,9 @@ from wanedge_runtimes.errors import InputError
 
 ENCODERS: Final = OUT / "encoders.safetensors"
 
-# Speaking first, which is harder and needs no ears; then listening and speaking in turn; in the end whole sequences,
-# which are what the stream is made of, and more listening, which is the cheaper way to learn what the world says.
+# Speaking first, which is harder and needs no audio encoder; then listening and speaking in turn; in the end whole
+# sequences, which are what the stream is made of, and more listening, which is the cheaper way to learn what the world
+# says.
 IN_TURN: Final[tuple[Lesson, ...]] = ("listening", "speaking", "listening", "speaking", "whole")
 IN_THE_END: Final[tuple[Lesson, ...]] = ("whole", "listening")
 # A trained backbone goes on with what it is worst at: hearing other voices, and reading the world;
@@ -54,7 +55,8 @@ def _conversing(lesson: Callable[[int], Lesson]) -> Stage[Any]:
     if not weights.exists():
         raise InputError(
             f"the frozen encoders are not at {weights}",
-            hint="run: python -m samples.kiosk.training.assemble encoders, and then the pool's draw and encode",
+            hint="run: python -m samples.kiosk.training.assemble encoders, and then draw and encode of "
+            "python -m samples.kiosk.training.dataset",
         )
     model = ReferenceModel.load(TINY, weights)
     return DuplexStage(model, list(conversations()), lesson)
@@ -66,12 +68,12 @@ STAGES: Final[dict[str, tuple[Callable[[Plan], Stage[Any]], Plan]]] = {
         Plan(steps=3400, rate=1e-3, betas=(0.8, 0.99), hold=0.4, measure_every=1000),
     ),
     "video-vae": (lambda _: VideoVaeStage(TINY.agent_video), Plan(steps=4500, rate=1e-3, hold=0.4, measure_every=1000)),
-    "ears": (lambda _: EarsStage(TINY), Plan(steps=1400, rate=2e-3, muon=True, measure_every=250)),
-    "ears-further": (
-        lambda _: EarsStage(TINY, seed=1, word_share=WORD_SHARE),
+    "audio-encoder": (lambda _: AudioEncoderStage(TINY), Plan(steps=1400, rate=2e-3, muon=True, measure_every=250)),
+    "audio-encoder-further": (
+        lambda _: AudioEncoderStage(TINY, seed=1, word_share=WORD_SHARE),
         Plan(steps=2000, rate=1e-3, hold=0.3, muon=True, measure_every=250),
     ),
-    "eyes": (lambda _: EyesStage(TINY), Plan(steps=2400, rate=1e-3, hold=0.2)),
+    "video-encoder": (lambda _: VideoEncoderStage(TINY), Plan(steps=2400, rate=1e-3, hold=0.2)),
     "duplex": (_duplex(lesson_at), Plan(steps=1060, rate=2e-3, warmup=0.03, hold=0.4, muon=True, measure_every=200)),
     "duplex-further": (
         _duplex(lambda step, _: FURTHER[step % len(FURTHER)]),

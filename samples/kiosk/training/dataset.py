@@ -1,10 +1,10 @@
 """Conversations made once and read many times: what the sequence stages train on.
 
-    python -m samples.kiosk.training.pool draw      # scripts, sound and pictures: needs no weights
-    python -m samples.kiosk.training.pool draw --first 10000 --count 400 --no-face    # natural voices, to listen to
-    python -m samples.kiosk.training.pool encode    # tokens and latents by the frozen encoders
+    python -m samples.kiosk.training.dataset draw      # scripts, sound and pictures: needs no weights
+    python -m samples.kiosk.training.dataset draw --first 10000 --count 400 --no-face    # natural voices, to listen to
+    python -m samples.kiosk.training.dataset encode    # tokens and latents by the frozen encoders
 
-A folder `out/kiosk/pool`, a pair of files a conversation. Both commands go on where they were.
+A folder `out/kiosk/dataset`, a pair of files a conversation. Both commands go on where they were.
 """
 
 import os
@@ -28,14 +28,14 @@ from samples.kiosk.data.speech.augment import through_microphone
 from samples.kiosk.data.speech.clip import Samples, as_int16
 from samples.kiosk.data.speech.utterances import Heard
 from samples.kiosk.tools import OUT
-from samples.kiosk.training.ears import COLOURED_SHARE, hear
+from samples.kiosk.training.audio_encoder import COLOURED_SHARE, hear
 from samples.kiosk.training.guide_voice import moved_forward
 from wanedge.config import TINY, ModelConfig
 from wanedge.text import Tokenizer
 from wanedge_export.model import ReferenceModel
 from wanedge_export.tokenizer import LOBBY
 
-POOL: Final = OUT / "pool"
+DATASET: Final = OUT / "dataset"
 UNITS: Final = 100  # 16 s
 # How often each kind comes: mostly talk, and enough of what must not be answered.
 MIX: Final[tuple[Kind, ...]] = (
@@ -91,7 +91,7 @@ class Encoded:
 
 
 def script_of(number: int) -> Script:
-    """The pool's conversation `number`, with training's voices."""
+    """The dataset's conversation `number`, with training's voices."""
     split: Heard = "train" if number < NATURAL_FROM else "natural"
     return write_script(split, number, UNITS, MIX[number % len(MIX)])
 
@@ -114,7 +114,7 @@ def drawn(script: Script, tokenizer: Tokenizer, config: ModelConfig, face: bool)
 
 
 def _microphone(script: Script) -> Samples:
-    """What is heard [K * samples]; natural voices through all kinds of microphones, as the ears met them."""
+    """What is heard [K * samples]; natural voices through all kinds of microphones, as the audio encoder met them."""
     pcm = visitor_audio(script)
     rng = script_stream(script.split, script.seed, script.kind, "microphone")
     coloured = script.split == "natural" and rng.random() < COLOURED_SHARE
@@ -192,7 +192,7 @@ def draw(
     """Draw conversations."""
     tokenizer = Tokenizer(LOBBY, TINY)
     for number in track(range(first, first + count), "draw"):
-        path = POOL / f"{number:06d}.drawn.npz"
+        path = DATASET / f"{number:06d}.drawn.npz"
         if not path.exists():
             _write(path, drawn(script_of(number), tokenizer, TINY, face))
 
@@ -203,12 +203,14 @@ def encode(
     / "encoders.safetensors",
     first: Annotated[int, typer.Option(help="Number of the first conversation.")] = 0,
     count: Annotated[int, typer.Option(help="How many; several processes can share the work.")] = 1_000_000,
-    heard_only: Annotated[bool, typer.Option(help="Only what is heard, anew: the ears were trained further.")] = False,
+    heard_only: Annotated[
+        bool, typer.Option(help="Only what is heard, again: the audio encoder was trained further.")
+    ] = False,
 ) -> None:
     """Encode every drawn conversation that is not encoded yet."""
     model = ReferenceModel.load(TINY, weights)
     torch.set_num_threads(1)
-    among = [path for path in sorted(POOL.glob("*.drawn.npz")) if first <= int(path.name[:6]) < first + count]
+    among = [path for path in sorted(DATASET.glob("*.drawn.npz")) if first <= int(path.name[:6]) < first + count]
     for path in track(among, "encode"):
         made = path.with_name(path.name.replace("drawn", "encoded"))
         if made.exists() and not heard_only:
@@ -222,7 +224,7 @@ def encode(
 
 def conversations() -> Iterator[Encoded]:
     """Every encoded conversation, in order."""
-    for path in sorted(POOL.glob("*.encoded.npz")):
+    for path in sorted(DATASET.glob("*.encoded.npz")):
         yield Encoded.read(path)
 
 

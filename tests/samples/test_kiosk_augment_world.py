@@ -1,4 +1,4 @@
-"""A conversation told in another world: name and hours change everywhere at once, and nothing else does."""
+"""A conversation in another world: name and hours change everywhere at once, and nothing else does."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples.kiosk.data.speech.intents import INTENTS, expected_reply
 from samples.kiosk.data.speech.world import TRAINING_WORLDS, World
-from samples.kiosk.training import retelling
-from samples.kiosk.training.retelling import Retelling
+from samples.kiosk.training import augment_world
+from samples.kiosk.training.augment_world import WorldAugmentation
 
 from wanedge.config import TINY
 from wanedge.text import Tokenizer
 from wanedge_export.tokenizer import LOBBY
 
 TOKENIZER = Tokenizer(LOBBY, TINY)
-RETELL = Retelling(TOKENIZER)
+AUGMENT = WorldAugmentation(TOKENIZER)
 SLOTS = 2
 worlds = st.sampled_from(TRAINING_WORLDS)
 seeds = st.integers(0, 2**32)
@@ -29,7 +29,7 @@ def written(intents: list[str], world: World, room: int) -> np.ndarray:
     return np.array(ids).reshape(-1, SLOTS)
 
 
-def told(ids: np.ndarray) -> str:
+def decoded(ids: np.ndarray) -> str:
     return TOKENIZER.decode([int(i) for i in ids.ravel() if i not in (TOKENIZER.pad, TOKENIZER.world)])
 
 
@@ -37,11 +37,11 @@ def told(ids: np.ndarray) -> str:
 def test_every_reply_is_that_of_the_new_world(intents: list[str], world: World, seed: int) -> None:
     texts = written(intents, world, room=6)
     given_world = np.array(TOKENIZER.encode_world(world.text, TINY.prefill))
-    new_world, new_texts = RETELL(np.random.default_rng(seed), given_world, texts)
-    text = told(new_world)
+    new_world, new_texts = AUGMENT(np.random.default_rng(seed), given_world, texts)
+    text = decoded(new_world)
     name, hours = text.removeprefix("The guide's name is ").removesuffix(".").split(". Open from ")
     opens, closes = hours.split(" to ")
-    assert told(new_texts) == "".join(expected_reply(i, World(name, opens, closes)) for i in intents)
+    assert decoded(new_texts) == "".join(expected_reply(i, World(name, opens, closes)) for i in intents)
     assert new_texts.shape == texts.shape
     untouched = [i for i in intents if i not in ("greeting", "opening")]
     if untouched == intents:
@@ -52,28 +52,28 @@ def test_every_reply_is_that_of_the_new_world(intents: list[str], world: World, 
 def test_a_world_without_room_for_its_name_leaves_all_as_it_was(world: World, seed: int) -> None:
     texts = written(["greeting", "help"], world, room=0)
     given_world = np.array(TOKENIZER.encode_world(world.text, TINY.prefill))
-    new_world, new_texts = RETELL(np.random.default_rng(seed), given_world, texts)
+    new_world, new_texts = AUGMENT(np.random.default_rng(seed), given_world, texts)
     if new_world is given_world:
         assert np.array_equal(new_texts, texts)
-        assert expected_reply("greeting", world) in told(texts)
+        assert expected_reply("greeting", world) in decoded(texts)
     else:
-        assert len(told(new_texts)) > 0
+        assert len(decoded(new_texts)) > 0
         assert (new_texts != TOKENIZER.pad).sum() <= (texts != TOKENIZER.pad).sum()
 
 
-def test_a_world_kept_for_evaluation_is_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retelling, "UNHEARD_OF_SHARE", 0.0)
+def test_a_world_kept_for_evaluation_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment_world, "UNHEARD_OF_SHARE", 0.0)
     rng = np.random.default_rng(0)
     texts = written(["greeting"], World(), room=6)
     world = np.array(TOKENIZER.encode_world(World().text, TINY.prefill))
-    seen = {told(RETELL(rng, world, texts)[0]) for _ in range(2000)}
+    seen = {decoded(AUGMENT(rng, world, texts)[0]) for _ in range(2000)}
     assert seen == {w.text for w in TRAINING_WORLDS}
 
 
-def test_the_units_that_tell_something_are_found() -> None:
+def test_the_units_that_state_a_fact_are_listed() -> None:
     texts = written(["help", "opening", "yes", "greeting"], World(), room=6)
     for what, head in (("name", " I am"), ("hours", " open at")):
-        (unit,) = RETELL.told(texts)[what]
+        (unit,) = AUGMENT.fact_units(texts)[what]
         assert TOKENIZER.encode(head)[0] in texts[unit]
-    silent = RETELL.told(written(["help", "yes"], World(), room=6))
+    silent = AUGMENT.fact_units(written(["help", "yes"], World(), room=6))
     assert [len(units) for units in silent.values()] == [0, 0]

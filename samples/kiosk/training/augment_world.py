@@ -15,14 +15,14 @@ from wanedge.text import Tokenizer
 
 Ids = NDArray[np.int64]
 Rng = np.random.Generator
-Told = Literal["name", "hours"]
+Fact = Literal["name", "hours"]
 
 UNHEARD_OF_SHARE: Final = 0.1
 SHORTEST: Final = 4  # characters of a word that serves as a name or an hour, its blank included
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Facts:
     """What a world says, in tokens."""
 
     name: list[int]
@@ -30,7 +30,7 @@ class _Told:
     closes: list[int]
 
 
-class Retelling:
+class WorldAugmentation:
     """See the module. Made once for a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -42,46 +42,46 @@ class Retelling:
         ]
 
     def __call__(self, rng: Rng, world: Ids, texts: Ids) -> tuple[Ids, Ids]:
-        """A world [P] and the guide's texts [K, slots], retold; both as they were where a reply can't be changed."""
+        """A world [P] and the guide's texts [K, slots], changed; both as they were where a reply can't be changed."""
         old = self._read(world)
         if rng.random() < UNHEARD_OF_SHARE:
             name, opens, closes = ([int(word)] for word in rng.choice(self.words, 3, replace=False))
-            new = _Told(name, opens, closes)
+            new = _Facts(name, opens, closes)
         else:
             chosen = TRAINING_WORLDS[int(rng.integers(len(TRAINING_WORLDS)))]
-            new = _Told(*(self.tokenizer.encode(f" {word}") for word in (chosen.name, chosen.opens, chosen.closes)))
+            new = _Facts(*(self.tokenizer.encode(f" {word}") for word in (chosen.name, chosen.opens, chosen.closes)))
         slots: Ids = texts.reshape(-1).copy()
-        told = self._retold(slots, old, new)
-        return (self._world(new), slots.reshape(texts.shape)) if told else (world, texts)
+        replaced = self._replace_facts(slots, old, new)
+        return (self._world(new), slots.reshape(texts.shape)) if replaced else (world, texts)
 
-    def told(self, texts: Ids) -> dict[Told, Ids]:
-        """Units of the guide's texts [K, slots] in which a reply begins to tell its name, or the hours."""
+    def fact_units(self, texts: Ids) -> dict[Fact, Ids]:
+        """Units of the guide's texts [K, slots] in which a reply begins to say its name, or the hours."""
         flat = texts.reshape(-1)
         said = np.flatnonzero(flat != self.tokenizer.pad)
         ids = flat[said].tolist()
-        heads: dict[Told, str] = {"name": " I am", "hours": " open at"}
+        heads: dict[Fact, str] = {"name": " I am", "hours": " open at"}
         return {
-            what: said[np.array(_all_found(ids, self.tokenizer.encode(head)), np.int64)] // texts.shape[1]
+            what: said[np.array(_find_all(ids, self.tokenizer.encode(head)), np.int64)] // texts.shape[1]
             for what, head in heads.items()
         }
 
-    def _world(self, told: _Told) -> Ids:
+    def _world(self, facts: _Facts) -> Ids:
         [start, between, to, end] = (self.tokenizer.encode(part) for part in _WORLD)
-        ids = [*start, *told.name, *between, *told.opens, *to, *told.closes, *end]
+        ids = [*start, *facts.name, *between, *facts.opens, *to, *facts.closes, *end]
         return np.array([self.tokenizer.world, *ids])
 
-    def _read(self, world: Ids) -> _Told:
+    def _read(self, world: Ids) -> _Facts:
         ids: list[int] = world.tolist()
         start, between, to, end = (self.tokenizer.encode(part) for part in _WORLD)
-        name_end = _found(ids, between)
-        to_at = _found(ids, to)
-        return _Told(
+        name_end = _find(ids, between)
+        to_at = _find(ids, to)
+        return _Facts(
             ids[1 + len(start) : name_end],
             ids[name_end + len(between) : to_at],
             ids[to_at + len(to) : len(ids) - len(end)],
         )
 
-    def _retold(self, slots: Ids, old: _Told, new: _Told) -> bool:
+    def _replace_facts(self, slots: Ids, old: _Facts, new: _Facts) -> bool:
         """Change every reply that names something; False, and perhaps half done, where a longer one has no room."""
         for before, was, becomes, after in (
             (" I am", old.name, new.name, "."),
@@ -91,7 +91,7 @@ class Retelling:
             head, tail = self.tokenizer.encode(before), self.tokenizer.encode(after) if after else []
             said = np.flatnonzero(slots != self.tokenizer.pad)
             ids = slots[said].tolist()
-            for at in reversed(_all_found(ids, [*head, *was, *tail])):
+            for at in reversed(_find_all(ids, [*head, *was, *tail])):
                 places = said[at + len(head) : at + len(head) + len(was) + len(tail)]
                 if not self._written(slots, places, [*becomes, *tail]):
                     return False
@@ -114,9 +114,9 @@ class Retelling:
 _WORLD: Final = ("The guide's name is", ". Open from", " to", ".")  # World.text, between what it names
 
 
-def _found(ids: list[int], part: list[int]) -> int:
-    return _all_found(ids, part)[0]
+def _find(ids: list[int], part: list[int]) -> int:
+    return _find_all(ids, part)[0]
 
 
-def _all_found(ids: list[int], part: list[int]) -> list[int]:
+def _find_all(ids: list[int], part: list[int]) -> list[int]:
     return [at for at in range(len(ids) - len(part) + 1) if ids[at : at + len(part)] == part]

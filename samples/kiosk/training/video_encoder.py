@@ -29,7 +29,7 @@ class Seen:
     x: Tensor
 
 
-class WatchingEyes(nn.Module):
+class VideoEncoderWithHead(nn.Module):
     """The encoder, and what is asked of the mean of its tokens: is somebody there, and where."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,13 +45,13 @@ class WatchingEyes(nn.Module):
         return asked
 
 
-class EyesStage:
+class VideoEncoderStage:
     """See the module."""
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.config, self.seed, self.clips = config, seed, CLIPS
-        self.module = WatchingEyes(config)
+        self.module = VideoEncoderWithHead(config)
         self.components = {"video_encoder": self.module.encoder}
 
     def batch(self, step: int) -> list[Seen]:
@@ -68,7 +68,7 @@ class EyesStage:
         place = ((asked[:, 1] - x).square() * present).sum() / present.sum().clamp(min=1.0)
         return {"present": there, "place": place}
 
-    def measure(self, module: WatchingEyes) -> dict[str, float]:
+    def measure(self, module: VideoEncoderWithHead) -> dict[str, float]:
         """Share of held-out units judged rightly, and of all truths how many each side has."""
         clips = [self._clip(number) for number in range(HELD_OUT_CLIPS)]
         asked = torch.cat([module(seen.frames) for seen in clips])
@@ -83,7 +83,7 @@ class EyesStage:
 @cache
 def watched(number: int, height: int, width: int) -> Seen:
     """Somebody who comes and goes, stays, or nobody, in one of as many lobbies as there are numbers."""
-    rng = np.random.default_rng([number, *b"eyes"])
+    rng = np.random.default_rng([number, *b"eyes"])  # the shipped weights were trained on this stream
     frames = CLIP_UNITS * FRAMES_PER_UNIT
     visits: tuple[Visit, ...] = ()
     if rng.random() < 0.75:

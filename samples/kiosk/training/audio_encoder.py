@@ -66,7 +66,7 @@ class Heards:
     lengths: Tensor
 
 
-class ListeningEars(nn.Module):
+class AudioEncoderWithHeads(nn.Module):
     """The encoder with its three heads."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -78,13 +78,13 @@ class ListeningEars(nn.Module):
         self.words = nn.Linear(width, 1 + len(vocabulary()))
 
 
-class EarsStage:
+class AudioEncoderStage:
     """See the module. word_share: of the training phrases have one word, beside those that come by chance."""
 
     def __init__(self, config: ModelConfig, seed: int = 0, word_share: float = 0.0) -> None:
         torch.manual_seed(seed)
         self.config, self.seed, self.word_share = config, seed, word_share
-        self.module = ListeningEars(config)
+        self.module = AudioEncoderWithHeads(config)
         self.components = {"audio_encoder": self.module.encoder}
         self.tokens_per_s = config.audio.tokens * SAMPLE_RATE // config.audio.samples
 
@@ -142,7 +142,7 @@ class EarsStage:
         voiced = nn.functional.binary_cross_entropy_with_logits(self.module.speech(tokens)[..., 0], batch.speech)
         return {"intent": asked, "words": 0.3 * ctc, "speech": 0.3 * voiced}
 
-    def measure(self, module: ListeningEars) -> dict[str, float]:
+    def measure(self, module: AudioEncoderWithHeads) -> dict[str, float]:
         """Share of phrases whose meaning is right, by the mean of the tokens asked, per split."""
         figures: dict[str, float] = {}
         for split, count in MEASURED.items():
