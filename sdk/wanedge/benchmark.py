@@ -68,25 +68,50 @@ def measures(samples: Sequence[Sample], memory_mib: tuple[float, float] | None) 
     """
     latency = [s.latency_ms for s in samples]
     overhead = [(s.latency_ms - s.graph_ms) / s.latency_ms for s in samples]
-    results = {f"response_latency_ms_p{p}": _percentile(latency, p, "ms") for p in (50, 95, 99)}
-    results["response_latency_ms_max"] = _measure(max(latency), "ms", len(latency))
-    results["unit_ms_p50"] = _percentile([s.wall_ms for s in samples], 50, "ms")
+    results = {f"response_latency_ms_p{p}": percentile(latency, p, "ms") for p in (50, 95, 99)}
+    results["response_latency_ms_max"] = measure(max(latency), "ms", len(latency))
+    results["unit_ms_p50"] = percentile([s.wall_ms for s in samples], 50, "ms")
     results["realtime_factor"] = _mean([s.wall_ms / UNIT_MS for s in samples], "ratio")
     for name, median in stage_medians([s.stages_ms for s in samples]).items():
-        results[f"stage_{name}_ms_p50"] = _measure(median, "ms", len(samples))
+        results[f"stage_{name}_ms_p50"] = measure(median, "ms", len(samples))
     for p in (50, 95):
-        results[f"sdk_overhead_p{p}"] = _percentile(overhead, p, "ratio")
+        results[f"sdk_overhead_p{p}"] = percentile(overhead, p, "ratio")
     if memory_mib is not None:
         before, after = memory_mib
-        results["memory_before_mib"] = _measure(before, "MiB")
-        results["memory_after_mib"] = _measure(after, "MiB")
+        results["memory_before_mib"] = measure(before, "MiB")
+        results["memory_after_mib"] = measure(after, "MiB")
     return results
 
 
-def document(command: str, model_sha256: str, machine: Json, measures: Mapping[str, Json]) -> Json:
-    """The JSON document of a benchmark run of now. command: what a user types to get these results again."""
+def measure(value: float, unit: str, n: int = 1, low: float | None = None, high: float | None = None) -> Json:
+    """Return one number in the shape of a result. low, high: its 95 % interval. n: samples."""
+    return {"value": value, "unit": unit, "low": low, "high": high, "n": n, "bar": None, "met": None}
+
+
+def percentile(samples: Sequence[float], percent: float, unit: str) -> Json:
+    """Return a percentile between two order statistics that bound it with 95 %; see wanedge_calibration.statistics."""
+    ordered, n, q = np.sort(samples), len(samples), percent / 100
+    k = np.arange(n + 1)
+    log_factorial = np.append(0.0, np.cumsum(np.log(np.arange(1, n + 1))))
+    log_choose = log_factorial[n] - log_factorial - log_factorial[::-1]
+    at_most = np.cumsum(np.exp(log_choose + k * np.log(q) + (n - k) * np.log1p(-q)))  # binomial, k samples below
+    position = (n - 1) * q
+    lower = min(int(np.searchsorted(at_most, _TAIL, side="right")) - 1, int(np.floor(position)))
+    upper = max(int(np.searchsorted(at_most, 1 - _TAIL, side="left")), int(np.ceil(position)))
+    low = float(ordered[lower]) if lower >= 0 else None
+    high = float(ordered[upper]) if upper < n else None
+    return measure(float(np.percentile(ordered, percent)), unit, n, low, high)
+
+
+def document(
+    command: str, model_sha256: str, machine: Json, measures: Mapping[str, Json], commit: str | None = None
+) -> Json:
+    """Return the JSON document of a benchmark run of now. command: what a user types to get these results again.
+
+    commit: of the sources; None where there is no repository.
+    """
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance = {"command": command, "commit": None, "date": date, "model_sha256": model_sha256}
+    provenance = {"command": command, "commit": commit, "date": date, "model_sha256": model_sha256}
     return {"machine": machine, "made": provenance, "measures": dict(measures)}
 
 
@@ -119,31 +144,12 @@ def machine_facts() -> Json:
     }
 
 
-def _measure(value: float, unit: str, n: int = 1, low: float | None = None, high: float | None = None) -> Json:
-    return {"value": value, "unit": unit, "low": low, "high": high, "n": n, "bar": None, "met": None}
-
-
-def _percentile(samples: Sequence[float], percent: float, unit: str) -> Json:
-    """A percentile between two order statistics that bound it with 95 %; see wanedge_calibration.statistics."""
-    ordered, n, q = np.sort(samples), len(samples), percent / 100
-    k = np.arange(n + 1)
-    log_factorial = np.append(0.0, np.cumsum(np.log(np.arange(1, n + 1))))
-    log_choose = log_factorial[n] - log_factorial - log_factorial[::-1]
-    at_most = np.cumsum(np.exp(log_choose + k * np.log(q) + (n - k) * np.log1p(-q)))  # binomial, k samples below
-    position = (n - 1) * q
-    lower = min(int(np.searchsorted(at_most, _TAIL, side="right")) - 1, int(np.floor(position)))
-    upper = max(int(np.searchsorted(at_most, 1 - _TAIL, side="left")), int(np.ceil(position)))
-    low = float(ordered[lower]) if lower >= 0 else None
-    high = float(ordered[upper]) if upper < n else None
-    return _measure(float(np.percentile(ordered, percent)), unit, n, low, high)
-
-
 def _mean(samples: Sequence[float], unit: str) -> Json:
     """A mean with its 95 % percentile-bootstrap interval."""
     values = np.asarray(samples)
     draws = np.random.default_rng(0).integers(values.size, size=(_ROUNDS, values.size))
     low, high = np.quantile(values[draws].mean(axis=1), [_TAIL, 1 - _TAIL]).tolist()
-    return _measure(float(values.mean()), unit, values.size, low, high)
+    return measure(float(values.mean()), unit, values.size, low, high)
 
 
 def _system_name() -> str:

@@ -21,11 +21,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from tests.benchmarks.children import commit
 from tests.configs import mini
 from tests.gpu_double import Gpu, finish, install, installed
 from tests.gpu_models import Backend, DeviceFiles, device_files, host_model
 from tests.media import user_units
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.model import Model

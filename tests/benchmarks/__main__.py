@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.benchmarks import measures as become
-from tests.benchmarks.children import commit, installed_bytes, open_seconds, run_long
+from tests.benchmarks.children import installed_bytes, open_seconds, run_long
 from tests.benchmarks.contenders import contenders
 from tests.benchmarks.floor import measured_rates, unit_costs
 from tests.benchmarks.longrun import LongRun
 from tests.benchmarks.paced import paced_latencies_ms
 from tests.benchmarks.plot import draw
 from tests.benchmarks.rounds import Timings, run_rounds
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle, BundleError
 from wanedge.commands import Misuse, report_errors, stdout, table

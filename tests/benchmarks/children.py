@@ -73,18 +73,6 @@ def installed_bytes(extra: str, folder: Path) -> dict[str, int]:
     return sizes
 
 
-def commit() -> str | None:
-    """The checked-out commit, marked when files differ from it; None outside a repository."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None
-
-
 def _run(*command: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

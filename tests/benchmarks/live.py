@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from tests.benchmarks.children import commit
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import report_errors, stderr

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.gpu.backends import BACKENDS, REFERENCE, Available, unavailable_reason
 from tests.benchmarks.gpu.compare import TOLERANCE, Agreement, agree, as_states_of, measures, timed
 from tests.benchmarks.gpu.floor import device_rates
 from tests.benchmarks.gpu.report import gpu_table
-from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, obstacle
 from tests.configs import mini
 from tests.export.half_graphs import half_bundle
-from wanedge.benchmark import Sample
+from wanedge.benchmark import Sample, document
 from wanedge.bundle import Bundle
 from wanedge.model import Model
 from wanedge.streaming import Streamer
-from wanedge_calibration.results import Provenance, Results
+from wanedge_calibration.results import Results
 from wanedge_export.model import ReferenceModel
 from wanedge_export.torch_runtime import torch_model
 from wanedge_runtimes.errors import StateError
@@ -28,7 +28,7 @@ from wanedge_runtimes.nvidia import Gpu, find_nvidia
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.targets import Machine
 
-WAY = {way.name: way for way in WAYS}
+BACKEND = {way.name: way for way in BACKENDS}
 RTX = Machine(
     arch="x86_64",
     system="linux",
@@ -36,15 +36,15 @@ RTX = Machine(
     libraries={"onnxruntime": "1.32", "tensorrt-rtx": "1.7.1.116"},
     cuda_provider="cuda-core",
 )
-ALL = Found(RTX, ("CUDAExecutionProvider", "TensorrtExecutionProvider"), torch_cuda=True)
+ALL = Available(RTX, ("CUDAExecutionProvider", "TensorrtExecutionProvider"), torch_cuda=True)
 
 
 def test_with_everything_installed_only_what_is_not_there_is_left_out() -> None:
-    assert {name for name, way in WAY.items() if obstacle(way, ALL)} == {"tensorrt", "tensorrt_no_graphs"}
+    assert {name for name, way in BACKEND.items() if unavailable_reason(way, ALL)} == {"tensorrt", "tensorrt_no_graphs"}
 
 
 @pytest.mark.parametrize(
-    ("found", "way", "word"),
+    ("available", "name", "word"),
     [
         (replace(ALL, machine=replace(RTX, gpus=())), "ort_cuda", "wanedge doctor"),
         (replace(ALL, providers=("CPUExecutionProvider",)), "ort_cuda", "wanedge[gpu]"),
@@ -54,12 +54,17 @@ def test_with_everything_installed_only_what_is_not_there_is_left_out() -> None:
         (replace(ALL, machine=replace(RTX, cuda_provider="pycuda")), "tensorrt_rtx", "capture"),
     ],
 )
-def test_a_way_that_cannot_be_gone_says_what_would_help(found: Found, way: str, word: str) -> None:
-    assert word in (obstacle(WAY[way], found) or "")
+def test_an_unavailable_backend_says_what_would_help(available: Available, name: str, word: str) -> None:
+    assert word in (unavailable_reason(BACKEND[name], available) or "")
 
 
 def test_pycuda_still_runs_engines_without_graphs() -> None:
-    assert obstacle(WAY["tensorrt_rtx_no_graphs"], replace(ALL, machine=replace(RTX, cuda_provider="pycuda"))) is None
+    assert (
+        unavailable_reason(
+            BACKEND["tensorrt_rtx_no_graphs"], replace(ALL, machine=replace(RTX, cuda_provider="pycuda"))
+        )
+        is None
+    )
 
 
 # comparing
@@ -78,8 +83,8 @@ def test_a_model_agrees_with_itself_and_a_coarser_one_within_its_tolerance(
     assert same.tokens == [True, True]
     half = half_bundle(mini_bundle, tmp_path / "half")
     coarse = Model.load(half, "onnxruntime", "fp16", RuntimeOptions(threads=1))
-    found = agree(plain, coarse, 2)
-    assert 0 < max(found.error) <= TOLERANCE["fp16"]
+    results = agree(plain, coarse, 2)
+    assert 0 < max(results.error) <= TOLERANCE["fp16"]
 
 
 def test_a_snapshot_is_cast_to_the_other_models_states(plain: Model) -> None:
@@ -104,25 +109,24 @@ SAMPLES = [
 
 
 def test_measures_have_every_percentile_and_the_share_of_the_floor() -> None:
-    found = measures("ort_cuda", "fp32", Agreement([0.001, 0.02], [True, False]), SAMPLES, floor=2.5)
-    assert found["ort_cuda_latency_ms_p50"].value == 5.0
-    assert found["ort_cuda_encode_ms_p99"].value == pytest.approx(2.99)
-    assert found["ort_cuda_share_of_floor"].value == 0.25
-    assert found["ort_cuda_audio_error_p99"].passed is False
-    assert found["ort_cuda_tokens_equal"].value == 0.5
+    results = measures("ort_cuda", "fp32", Agreement([0.001, 0.02], [True, False]), SAMPLES, floor=2.5)
+    assert results["ort_cuda_latency_ms_p50"]["value"] == 5.0
+    assert results["ort_cuda_encode_ms_p99"]["value"] == pytest.approx(2.99)
+    assert results["ort_cuda_share_of_floor"]["value"] == 0.25
+    assert results["ort_cuda_audio_error_p99"]["met"] is False
+    assert results["ort_cuda_tokens_equal"]["value"] == 0.5
     assert "ort_cuda_share_of_floor" not in measures("ort_cuda", "fp32", Agreement([0.0], [True]), SAMPLES, None)
+    assert Results.model_validate(document("c", "0" * 64, {}, results)).missed  # the shape that every reader takes
 
 
 def test_the_table_has_what_ran_and_why_the_rest_did_not() -> None:
-    found = measures("tensorrt_rtx", "fp16", Agreement([0.2], [True]), SAMPLES, 2.5)
-    found |= measures("tensorrt_rtx_no_graphs", "fp16", Agreement([0.0], [True]), SAMPLES, None)
-    figures = Results(
-        machine={"gpus": ["RTX 4090"], "driver": "580.1"}, made=Provenance.now("c", None, None), measures=found
-    )
-    table = gpu_table(figures, ["tensorrt_rtx", "tensorrt_rtx_no_graphs"], {"tensorrt": "not installed"})
+    results = measures("tensorrt_rtx", "fp16", Agreement([0.2], [True]), SAMPLES, 2.5)
+    results |= measures("tensorrt_rtx_no_graphs", "fp16", Agreement([0.0], [True]), SAMPLES, None)
+    results = document("c", "0" * 64, {"gpus": ["RTX 4090"], "driver": "580.1"}, results)
+    table = gpu_table(results, ["tensorrt_rtx", "tensorrt_rtx_no_graphs"], {"tensorrt": "not installed"})
     lines = table.splitlines()
     assert "RTX 4090" in lines[0]
-    assert lines[2] == "| way | latency | encode | audio error p99 | tokens equal | share of floor |"
+    assert lines[2] == "| backend | latency | encode | audio error p99 | tokens equal | share of floor |"
     assert lines[4] == "| tensorrt_rtx | 5 / 5.9 / 5.98 | 2.5 / 2.95 / 2.99 | **0.2, missed** | 1 | 0.25 |"
     assert lines[5].endswith("| 0 | 1 | - |")
     assert lines[-1] == "- tensorrt was not run: not installed"
@@ -134,9 +138,9 @@ def test_the_table_has_what_ran_and_why_the_rest_did_not() -> None:
 def test_torch_on_a_device_streams_what_the_graphs_stream(plain: Model) -> None:
     # By another name than "cpu", so that everything is copied there and back as on a GPU.
     candidate = torch_model(ReferenceModel(mini(), seed=0), plain.tokenizer, device="cpu:0")
-    found = agree(plain, candidate, 2)
-    assert max(found.error) < 1e-3  # float32 sums in another order
-    assert all(found.tokens)
+    results = agree(plain, candidate, 2)
+    assert max(results.error) < 1e-3  # float32 sums in another order
+    assert all(results.tokens)
     state = candidate.graphs["backbone"].new_state()
     with pytest.raises(StateError, match="must be"):
         state.restore({})
@@ -158,11 +162,24 @@ def test_without_a_gpu_the_command_says_so_and_measures_nothing(mini_bundle: Bun
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_kit_imports_nothing_that_a_bare_gpu_machine_lacks() -> None:
+    """One with torch, numpy and wanedge's own dependencies: no scipy, no onnx, nothing of calibration."""
+    code = """
+import sys
+for name in ("scipy", "onnx", "onnxscript", "jinja2", "yaml", "pytest", "wanedge_calibration"):
+    sys.modules[name] = None
+import tests.benchmarks.gpu.__main__, wanedge_export.model, wanedge_export.torch_runtime
+print(tests.benchmarks.gpu.__main__.gpu.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "gpu\n"), done.stderr
+
+
 # on hardware
 
 
 @pytest.mark.gpu
-def test_every_way_that_this_machine_has_agrees_with_the_cpu(mini_bundle: Bundle, tmp_path: Path) -> None:
+def test_every_backend_that_this_machine_has_agrees_with_the_cpu(mini_bundle: Bundle, tmp_path: Path) -> None:
     nvidia = find_nvidia()
     if nvidia is None or not nvidia.gpus:
         pytest.skip("no NVIDIA GPU answers here")
@@ -172,7 +189,7 @@ def test_every_way_that_this_machine_has_agrees_with_the_cpu(mini_bundle: Bundle
     figures = Results.read(tmp_path / "out" / "gpu.json")
     assert not [name for name in figures.missed if name.endswith("audio_error_p99")]
     assert json.loads((tmp_path / "out" / "gpu.json").read_text())["machine"]["gpus"]
-    assert "| way |" in (tmp_path / "out" / "gpu.md").read_text()
+    assert "| backend |" in (tmp_path / "out" / "gpu.md").read_text()
 
 
 @pytest.mark.gpu
@@ -184,9 +201,9 @@ def test_torch_on_the_gpu_agrees_with_the_graphs(plain: Model, compiled: bool) -
     assert max(agree(plain, candidate, 20).error) <= TOLERANCE["fp32"]
 
 
-def test_the_reference_is_the_cpu_and_no_way_is_named_twice() -> None:
+def test_the_reference_is_the_cpu_and_no_backend_is_named_twice() -> None:
     assert REFERENCE.provider == "cpu"
-    assert len(WAY) == len(WAYS)
+    assert len(BACKEND) == len(BACKENDS)
 
 
 def _command(bundle: Path, out: Path, *rest: str) -> subprocess.CompletedProcess[str]:

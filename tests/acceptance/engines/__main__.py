@@ -19,7 +19,7 @@ from tests.acceptance.engines.building import take_records
 from tests.acceptance.engines.bundles import prepare
 from tests.acceptance.engines.measures import Measures, measures
 from tests.acceptance.engines.plan import CELLS, MODELS, Job, ModelName, jobs
-from tests.benchmarks.children import commit
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.commands import FAILED, print_json, report_errors, stderr, stdout, table
 from wanedge_calibration.results import Provenance, Results

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tests.acceptance.quantization.power import GateBench, Trial, power, power_traced, run_trials
-from tests.benchmarks.children import commit
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import report_errors, stdout, table

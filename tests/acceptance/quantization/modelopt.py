@@ -18,7 +18,7 @@ import typer
 from tests.acceptance.quantization.feeds import recorded
 from tests.acceptance.quantization.modelopt_venv import VENV, installed
 from tests.acceptance.quantization.side_by_side import Judged, Made, Way, by_modelopt, by_wanedge, dequantized, judge
-from tests.benchmarks.children import commit
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import Misuse, report_errors, stdout, table

@@ -27,7 +27,7 @@ from tests.acceptance.quantization import measured
 from tests.acceptance.quantization.clips import world_of, write_clips
 from tests.acceptance.quantization.perturbed import perturbed
 from tests.acceptance.quantization.power import GateBench, power, power_traced, run_trials
-from tests.benchmarks.children import commit
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, Misuse, report_errors, stdout, table

@@ -1,10 +1,13 @@
-"""Everything that only a GPU can tell, in one command. Not run on one yet.
+"""Measure everything that only a GPU can show, in one command. Not run on one yet.
+
+Needs wanedge itself, numpy and torch. Without onnx, which counts the arithmetic of graphs, the roofline is left out.
 
 python -m tests.benchmarks.gpu kiosk.wanedge --weights samples/kiosk/weights/kiosk-tiny.safetensors --out out/gpu
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,15 +15,15 @@ from typing import Annotated
 
 import typer
 
-from tests.benchmarks.children import commit
+from tests.benchmarks.gpu.backends import BACKENDS, REFERENCE, Available, Backend, unavailable_reason
 from tests.benchmarks.gpu.compare import Measures, agree, measures, session_measures, timed, timed_session
 from tests.benchmarks.gpu.report import gpu_table
-from tests.benchmarks.gpu.ways import REFERENCE, WAYS, Found, Way, obstacle
-from wanedge.benchmark import machine_facts
+from tests.repository import commit
+from wanedge.atomic import staged_file
+from wanedge.benchmark import document, machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import FAILED, report_errors, require_bundle, require_file
 from wanedge.model import Model
-from wanedge_calibration.results import Provenance, Results
 from wanedge_runtimes.doctor import Facts, collect, machine_of
 from wanedge_runtimes.errors import RuntimeUnavailable, WanEdgeError
 from wanedge_runtimes.runtime import RuntimeOptions
@@ -37,67 +40,69 @@ def gpu(
     units: Annotated[int, typer.Option(min=1, help="Units to compare, and again to time.")] = UNITS,
     out: Annotated[Path, typer.Option(help="Where gpu.json and gpu.md go.")] = Path("out/gpu"),
 ) -> None:
-    """Compare every way to run a bundle on this machine's GPU with ONNX Runtime on its CPU, and time each.
+    """Compare every backend of this machine's GPU with ONNX Runtime on its CPU, and time each.
 
-    Every way that cannot be gone is listed with the reason. Example:
+    A backend that is not available is listed with the reason. Example:
 
     python -m tests.benchmarks.gpu kiosk.wanedge --units 300
     """
     with report_errors():
         opened = Bundle.open(require_bundle(bundle))
         facts = collect()
-        found = Found(machine_of(facts), facts.onnxruntime.providers, _torch_cuda())
-        if not found.machine.gpus:
+        available = Available(machine_of(facts), facts.onnxruntime.providers, _torch_cuda())
+        if not available.machine.gpus:
             raise RuntimeUnavailable(
                 "no NVIDIA GPU answers here, and this measures nothing else", hint="wanedge doctor"
             )
         if weights is not None:
             require_file(weights, "--weights")
-        run = _Run(opened, weights, units, facts, found)
-        for way in WAYS:
-            run.go(way)
+        run = _Run(opened, weights, units, facts, available)
+        for backend in BACKENDS:
+            run.measure(backend)
             table = _write(out, opened, run)  # after each: the next one may take the process with it
         typer.echo(table)
-        if not run.gone:
+        if not run.measured:
             raise typer.Exit(FAILED)
 
 
 def _write(out: Path, bundle: Bundle, run: _Run) -> str:
     """Results so far as gpu.json and, returned as well, gpu.md."""
-    results = Results(
-        machine=machine_facts() | {"model": bundle.manifest.model.name, "weights": bundle.manifest.weights},
-        made=Provenance.now(
-            shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]), commit(), bundle.digest
-        ),
-        measures=run.measures,
+    results = document(
+        shlex.join(["python", "-m", "tests.benchmarks.gpu", *sys.argv[1:]]),
+        bundle.digest,
+        machine_facts() | {"model": bundle.manifest.model.name, "weights": bundle.manifest.weights},
+        run.measures,
+        commit(),
     )
-    results.write(out / "gpu.json")
-    table = gpu_table(results, run.gone, run.skipped)
+    out.mkdir(parents=True, exist_ok=True)
+    with staged_file(out / "gpu.json") as staged:
+        staged.write_text(json.dumps(results, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    table = gpu_table(results, run.measured, run.skipped)
     (out / "gpu.md").write_text(table, encoding="utf-8")
     return table
 
 
 class _Run:
-    """gone: names of the ways that were measured. skipped: name -> why."""
+    """measured: names of backends. skipped: name -> why."""
 
-    def __init__(self, bundle: Bundle, weights: Path | None, units: int, facts: Facts, found: Found) -> None:
+    def __init__(self, bundle: Bundle, weights: Path | None, units: int, facts: Facts, available: Available) -> None:
         self.measures: Measures = {}
-        self.gone: list[str] = []
+        self.measured: list[str] = []
         self.skipped: dict[str, str] = {}
         self._bundle, self._weights, self._units = bundle, weights, units
-        self._found, self._machine = found, machine_of(facts)
+        self._available, self._machine = available, machine_of(facts)
         self._reference = Model.load(bundle, "onnxruntime", "fp32", RuntimeOptions(provider=REFERENCE.provider))
         self._floor = self._floor_ms()
 
-    def go(self, way: Way) -> None:
-        """Measure one way, or keep why not. A way that fails does not take the others with it."""
-        why = obstacle(way, self._found)
-        if why is None and way.kind == "torch" and self._weights is None:
+    def measure(self, backend: Backend) -> None:
+        """Measure one backend, or keep why not. One that fails does not take the others with it."""
+        why = unavailable_reason(backend, self._available)
+        if why is None and backend.kind == "torch" and self._weights is None:
             why = "no --weights were given"
         if why is None:
-            typer.echo(f"{way.name}: {self._units} units", err=True)
+            typer.echo(f"{backend.name}: {self._units} units", err=True)
             try:
-                model, precision = self._load(way)
+                model, precision = self._load(backend)
                 agreement = agree(self._reference, model, self._units)
                 samples = timed(model, self._units)
             except WanEdgeError as error:
@@ -105,12 +110,12 @@ class _Run:
             except Exception as error:  # torch, cuDNN and drivers raise what they like, and the run is not repeatable
                 why = f"{type(error).__name__}: {error}"
             else:
-                self.measures |= measures(way.name, precision, agreement, samples, self._floor)
-                self._through_session(way.name, model)
-                self.gone.append(way.name)
+                self.measures |= measures(backend.name, precision, agreement, samples, self._floor)
+                self._through_session(backend.name, model)
+                self.measured.append(backend.name)
         if why is not None:
-            typer.echo(f"{way.name}: {why}", err=True)
-            self.skipped[way.name] = why
+            typer.echo(f"{backend.name}: {why}", err=True)
+            self.skipped[backend.name] = why
 
     def _through_session(self, name: str, model: Model) -> None:
         """As a user runs it, in a worker thread. A failure leaves what was measured before."""
@@ -120,19 +125,20 @@ class _Run:
             typer.echo(f"{name} through a session: {error}", err=True)
             self.skipped[f"{name} through a session"] = f"{type(error).__name__}: {error}"
 
-    def _load(self, way: Way) -> tuple[Model, str]:
+    def _load(self, backend: Backend) -> tuple[Model, str]:
         """The model and the precision it computes in."""
-        if way.kind == "torch":
-            from wanedge_export.bundling import load_or_seed
+        if backend.kind == "torch":
+            from wanedge_export.model import ReferenceModel
             from wanedge_export.torch_runtime import torch_model
 
-            reference = load_or_seed(self._bundle.model, self._weights, seed=0)
-            return torch_model(reference, self._reference.tokenizer, compiled=way.graphs, device="cuda"), "fp32"
-        if way.kind == "onnxruntime":
-            options = RuntimeOptions(provider=way.provider)
+            assert self._weights is not None  # else the backend was skipped
+            reference = ReferenceModel.load(self._bundle.model, self._weights)
+            return torch_model(reference, self._reference.tokenizer, compiled=backend.graphs, device="cuda"), "fp32"
+        if backend.kind == "onnxruntime":
+            options = RuntimeOptions(provider=backend.provider)
             return Model.load(self._bundle, "onnxruntime", "fp32", options), "fp32"
-        self._require_engine(way.kind)
-        return Model.load(self._bundle, way.kind, options=RuntimeOptions(cuda_graphs=way.graphs)), "fp16"
+        self._require_engine(backend.kind)
+        return Model.load(self._bundle, backend.kind, options=RuntimeOptions(cuda_graphs=backend.graphs)), "fp16"
 
     def _require_engine(self, library: str) -> None:
         """Build one for this GPU unless the bundle has it. Raises BuildError."""
@@ -144,7 +150,7 @@ class _Run:
             raise BuildError("no target is known for this GPU", hint="wanedge targets")
         name = f"{target.name}-fp16"
         if not any(v.name == name and v.runtime == library for v in self._bundle.manifest.variants):
-            made_now = build_bundle(
+            built = build_bundle(
                 self._bundle,
                 target,
                 "fp16",
@@ -152,13 +158,17 @@ class _Run:
                 library=target.library_named(library),
                 command="tests.benchmarks.gpu",
             )
-            self._bundle = made_now.bundle
+            self._bundle = built.bundle
 
     def _floor_ms(self) -> float | None:
-        if not self._found.torch_cuda:
+        if not self._available.torch_cuda:
             typer.echo("the floor is not measured: this torch has no CUDA", err=True)
             return None
-        from tests.benchmarks.gpu.floor import unit_floor_ms
+        try:
+            from tests.benchmarks.gpu.floor import unit_floor_ms
+        except ImportError as error:
+            typer.echo(f"the floor is not measured: {error}", err=True)
+            return None
 
         return unit_floor_ms(self._bundle, self._reference, "cuda")
 

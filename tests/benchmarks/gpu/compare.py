@@ -1,4 +1,4 @@
-"""One way against the reference, unit by unit, each unit from the reference's own state; and timed on its own."""
+"""Compare one backend with the reference, unit by unit from the reference's own state, and time it on its own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from wanedge.benchmark import Sample, synthetic_user, time_units
+from wanedge.benchmark import Json, Sample, measure, percentile, synthetic_user, time_units
 from wanedge.model import Model
 from wanedge.session import Session
 from wanedge.streaming import Streamer
-from wanedge_calibration.results import Measure
-from wanedge_calibration.statistics import percentile
 from wanedge_runtimes.dtypes import storage_dtype
 from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Array
@@ -25,8 +23,9 @@ WARM_UP: Final = 10  # units: allocators, captures and clocks settle
 # Of the largest sample. float32 sums in another order and TF32 products (10-bit mantissa); float16 has as many bits and
 # its states are rounded, too.
 TOLERANCE: Final = {"fp32": 1e-2, "fp16": 5e-2}
+EQUAL_TOKENS: Final = 0.99  # share of the units; a tie of two logits may fall either way
 
-Measures = dict[str, Measure]
+Measures = dict[str, Json]
 
 
 class Agreement(NamedTuple):
@@ -40,20 +39,20 @@ class Agreement(NamedTuple):
 
 
 def agree(reference: Model, candidate: Model, units: int, seed: int = 0) -> Agreement:
-    """Stream both over the same made-up visitor; before each unit the candidate takes over the reference's state.
+    """Stream both over the same synthetic user; before each unit the candidate takes over the reference's state.
 
     A difference in one unit's tokens is then one unit's, and not another conversation from there on.
     """
     ours, theirs = Streamer(reference, WORLD), Streamer(candidate, WORLD)
-    found = Agreement([], [])
+    agreement = Agreement([], [])
     for index in range(units):
         tensors, about = ours.snapshot()
         theirs.restore(as_states_of(candidate, tensors), about)
         user = synthetic_user(reference.config, index, seed)
         a, b = ours.step(user), theirs.step(user)
-        found.error.append(float(np.abs(a.audio - b.audio).max() / max(float(np.abs(a.audio).max()), 1e-6)))
-        found.tokens.append((a.tokens, a.state) == (b.tokens, b.state))
-    return found
+        agreement.error.append(float(np.abs(a.audio - b.audio).max() / max(float(np.abs(a.audio).max()), 1e-6)))
+        agreement.tokens.append((a.tokens, a.state) == (b.tokens, b.state))
+    return agreement
 
 
 def as_states_of(model: Model, tensors: Mapping[str, Mapping[str, Array]]) -> dict[str, dict[str, Array]]:
@@ -90,30 +89,34 @@ def timed_session(model: Model, units: int, seed: int = 0) -> list[float]:
 
 
 def session_measures(name: str, latencies: Sequence[float]) -> Measures:
-    return {f"{name}_session_ms_p{percent}": percentile(latencies, percent).measure("ms") for percent in PERCENTILES}
+    return {f"{name}_session_ms_p{percent}": percentile(latencies, percent, "ms") for percent in PERCENTILES}
 
 
 def measures(
     name: str, precision: str, agreement: Agreement, samples: Sequence[Sample], floor: float | None
 ) -> Measures:
-    """Of one way. floor: the least ms of a unit on this GPU; None where it was not measured."""
-    errors = percentile(agreement.error, 99)
-    found: Measures = {
-        f"{name}_audio_error_p99": errors.measure("ratio", f"<= {TOLERANCE[precision]:.2f}"),
-        f"{name}_tokens_equal": Measure(
-            value=sum(agreement.tokens) / len(agreement.tokens),
-            unit="share",
-            n=len(agreement.tokens),
-            threshold=">= 0.99",
-        ),
+    """Measures of one backend. floor: the least ms of a unit on this GPU; None where it was not measured."""
+    equal = sum(agreement.tokens) / len(agreement.tokens)
+    limit = TOLERANCE[precision]
+    results: Measures = {
+        f"{name}_audio_error_p99": _at_most(percentile(agreement.error, 99, "ratio"), limit),
+        f"{name}_tokens_equal": _at_least(measure(equal, "share", len(agreement.tokens)), EQUAL_TOKENS),
     }
     stages = dict.fromkeys(stage for sample in samples for stage in sample.stages_ms)
     for percent in PERCENTILES:
-        found[f"{name}_latency_ms_p{percent}"] = percentile([s.latency_ms for s in samples], percent).measure("ms")
+        results[f"{name}_latency_ms_p{percent}"] = percentile([s.latency_ms for s in samples], percent, "ms")
         for stage in stages:
             times = [s.stages_ms[stage] for s in samples if stage in s.stages_ms]
-            found[f"{name}_{stage}_ms_p{percent}"] = percentile(times, percent).measure("ms")
+            results[f"{name}_{stage}_ms_p{percent}"] = percentile(times, percent, "ms")
     if floor is not None:
-        wall = percentile([s.wall_ms for s in samples], 50)
-        found[f"{name}_share_of_floor"] = Measure(value=floor / wall.value, unit="share", n=wall.n)
-    return found
+        wall = percentile([s.wall_ms for s in samples], 50, "ms")
+        results[f"{name}_share_of_floor"] = measure(floor / wall["value"], "share", wall["n"])
+    return results
+
+
+def _at_most(result: Json, limit: float) -> Json:
+    return result | {"bar": f"<= {limit:.2f}", "met": result["value"] <= limit}
+
+
+def _at_least(result: Json, limit: float) -> Json:
+    return result | {"bar": f">= {limit:.2f}", "met": result["value"] >= limit}

@@ -8,8 +8,8 @@ from typing import Final
 
 import torch
 
-from tests.benchmarks.contenders import WORLD
 from tests.benchmarks.floor import Rates, floor_ms, unit_costs
+from tests.benchmarks.gpu.compare import WORLD
 from tests.benchmarks.meter import metered
 from wanedge.benchmark import synthetic_user
 from wanedge.bundle import Bundle
