@@ -14,14 +14,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
-from typing import Final
+from typing import Final, Literal
 
 from wanedge.config import UNIT_MS
 from wanedge.session.errors import SessionError
 from wanedge.session.events import Events
 from wanedge.units import AgentUnit, UserUnit
+from wanedge_runtimes.errors import InputError
 
+QUEUED_UNITS: Final = 64  # each queue's bound where a caller names none: ten seconds
 CALM_UNITS: Final = 6  # answered in a row with nothing dropped: the overload is over (about a second)
 
 
@@ -37,6 +40,27 @@ class Limits:
     @property
     def live(self) -> bool:
         return self.max_age_ms is not None
+
+
+def choose_limits(
+    live: bool,
+    max_lag_ms: float,
+    max_waiting: int | None,
+    max_ready: int | None,
+    on_full: Literal["error", "drop_oldest"] | None,
+) -> Limits:
+    """The queues' bounds. Raises InputError for bounds that make no sense."""
+    if live and on_full == "error":
+        raise InputError("live=True with on_full='error'", hint="a live source cannot wait: leave on_full out")
+    if on_full not in (None, "error", "drop_oldest"):
+        raise InputError(f"on_full is {on_full!r}", hint="choose 'error' or 'drop_oldest'")
+    if not isfinite(max_lag_ms) or max_lag_ms < UNIT_MS:
+        raise InputError(f"max_lag_ms is {max_lag_ms!r}", hint=f"pass at least a unit's {UNIT_MS} ms")
+    bound = int(max_lag_ms // UNIT_MS) if live else QUEUED_UNITS
+    waiting, ready = (bound if limit is None else limit for limit in (max_waiting, max_ready))
+    if not (isinstance(waiting, int) and isinstance(ready, int) and waiting >= 1 and ready >= 1):
+        raise InputError(f"max_waiting={waiting!r}, max_ready={ready!r}", hint="pass at least one unit each")
+    return Limits(waiting, ready, live or on_full == "drop_oldest", max_lag_ms if live else None)
 
 
 @dataclass(frozen=True)

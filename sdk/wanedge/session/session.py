@@ -7,22 +7,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import TracebackType
-from typing import Final, Literal, Self, TypedDict
-
-import numpy as np
+from typing import Final, Literal, Self
 
 from wanedge.bundle import Bundle
-from wanedge.config import FPS, UNIT_MS
-from wanedge.media import AudioChunk, MediaAssembler, MediaChunk, MediaStats
+from wanedge.config import UNIT_MS
+from wanedge.media import AudioChunk, MediaChunk
 from wanedge.model import Model
-from wanedge.session.errors import SessionClosed, SessionError, SessionFailed, SessionFull
+from wanedge.session.errors import SessionClosed, SessionError, SessionFailed
 from wanedge.session.events import EventKind, Events, Listener
-from wanedge.session.exchange import Claim, Exchange, Job, Limits
-from wanedge.session.input_watch import InputWatch
+from wanedge.session.exchange import Claim, Exchange, Job, Limits, choose_limits
+from wanedge.session.intake import Intake, Push, Rates
 from wanedge.session.iterator import UnitIterator
 from wanedge.session.metrics import SessionMetrics, UnitLog
 from wanedge.streaming import Streamer
@@ -32,7 +30,6 @@ from wanedge_runtimes.runtime import Array, RuntimeOptions
 from wanedge_runtimes.snapshots import load_states, save_states
 
 LOG: Final = logging.getLogger("wanedge.session")
-QUEUED_UNITS: Final = 64  # each queue's bound where a caller names none: ten seconds
 # Tokens of typed text that may wait for a slot: five minutes of reading at two a unit.
 MAX_TYPED_WAITING: Final = 4_096
 UNPLAYED_UNITS: Final = 16  # handed on and not yet played; a player is never further behind
@@ -51,42 +48,6 @@ def _close_what_was_left_open() -> None:
         session.close()
 
 
-class _Rates(TypedDict):
-    sample_rate: int | None
-    fps: float | None
-    pixel_format: str
-
-
-@dataclass(frozen=True)
-class _Push:
-    """The media of one push, and what was said about it."""
-
-    audio: Array | None
-    video: Array | None
-    timestamp: float | None
-    rates: _Rates
-
-    def repeats(self, other: Self) -> bool:
-        """Whether this is another try with the media of `other`: the same time, or the same memory."""
-        if (self.audio is None, self.video is None) != (other.audio is None, other.video is None):
-            return False
-        if self.timestamp is not None or other.timestamp is not None:
-            return self.timestamp == other.timestamp
-        return _same_memory(self.audio, other.audio) and _same_memory(self.video, other.video)
-
-    def seconds(self, sample_rate: int) -> float:
-        """How long its audio lasts, or its frames where it has none."""
-        if self.audio is not None:
-            return len(self.audio) / (self.rates["sample_rate"] or sample_rate)
-        return (len(self.video) if self.video is not None and self.video.ndim == 4 else 1) / (self.rates["fps"] or FPS)
-
-
-def _same_memory(a: Array | None, b: Array | None) -> bool:
-    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
-        return a is b
-    return a.shape == b.shape and a.dtype == b.dtype and a.ctypes.data == b.ctypes.data
-
-
 class Session:
     """One conversation. Use `Session.open`; close it, or use it as a (plain or async) context manager.
 
@@ -100,16 +61,9 @@ class Session:
         self.live = limits.live
         self._events = Events()
         self._exchange = Exchange(limits, self._events)
-        self._media = threading.Lock()  # guards the assembler, and the order in which its units are queued
-        self._assembler = self._new_assembler()
+        self._intake = Intake(self.config, self._exchange, self._events)
         self._first_unit = streamer.next_unit  # after a restore the media clock starts at this unit
         self._log = UnitLog()
-        self._inputs = InputWatch(perf_counter(), self._events)
-        self._refused_ms = 0.0
-        self._refused: _Push | None = None  # last, and not tried again since
-        self._sample_rate = self.config.audio.sample_rate  # the last one that was named
-        self._jumps = 0  # of timestamps, that were reported
-        self._media_before = MediaStats()  # of conversations before this one
         self._played = 0
         self._unplayed: deque[AgentUnit] | None = None  # kept once somebody reports what was played
         self._pid = os.getpid()
@@ -157,7 +111,7 @@ class Session:
         Raises:
             WanEdgeError: the bundle, the runtime, the world text or the state cannot be used; each says why.
         """
-        limits = _limits(live, max_lag_ms, max_waiting, max_ready, on_full)
+        limits = choose_limits(live, max_lag_ms, max_waiting, max_ready, on_full)
         model = source if isinstance(source, Model) else Model.load(source, runtime, variant, options)
         streamer = Streamer(model, world, seed=seed, temperature=temperature)
         if state is not None:
@@ -199,44 +153,28 @@ class Session:
         self._check_open()
         if timeout > 0:
             self.wait_for_room(timeout)
-        with self._media:
+        with self._intake.lock:
             self._check_open()
-            exchange = self._exchange
-            if exchange.finished:
+            if self._exchange.finished:
                 raise SessionClosed("push after finish", hint="reset the session, or open another one, for more media")
-            rates: _Rates = {"sample_rate": sample_rate, "fps": fps, "pixel_format": pixel_format}
-            media = _Push(audio, video, timestamp, rates)
-            if not exchange.has_room:
-                self._refuse(media)
-            if audio is not None or video is not None:
-                self._let_pass_unless_retried(media)
             if text is not None and self.streamer.typed_waiting > MAX_TYPED_WAITING:
                 slots = self.config.text.user_slots
                 raise InputError(
                     f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
                     hint="wait for them, or put long background into the world text",
                 )
-            self._assembler.push(audio, video, text, timestamp, **rates)
-            self._sample_rate = sample_rate or self._sample_rate
-            self._report_resyncs()
-            self._inputs.came(audio, video, perf_counter())
-            exchange.put(self._assembler.take())
+            rates: Rates = {"sample_rate": sample_rate, "fps": fps, "pixel_format": pixel_format}
+            self._intake.push(Push(audio, video, text, timestamp, rates))
 
     def resync(self, timestamp: float) -> None:
         """The next push goes on without a gap at `timestamp` (seconds): after a pause, a seek, or a new clock."""
         self._check_open()
-        with self._media:
-            self._assembler.resync(timestamp)
+        self._intake.resync(timestamp)
 
     def finish(self) -> None:
         """No more media: what is left is padded to a unit and answered; then `ended` becomes true."""
         self._check_open()
-        with self._media, self._exchange.changed:
-            if not self._exchange.finished:
-                self._let_pass_unless_retried(None)
-                self._exchange.finished = True
-                self._exchange.put(self._assembler.finish())
-                self._exchange.changed.notify_all()
+        self._intake.finish()
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait until `push` would not raise SessionFull; false when it still would after `timeout` seconds."""
@@ -349,11 +287,10 @@ class Session:
             InputError: the world text is too long; nothing was changed.
             SessionError: a unit is still being computed after `timeout` seconds; nothing was changed.
         """
-        with self._between_units(timeout), self._media, self._exchange.changed:
+        with self._between_units(timeout), self._intake.lock, self._exchange.changed:
             self.streamer.reset(world, seed)
             self._exchange.restart()
-            self._media_before += self._assembler.stats
-            self._assembler, self._jumps, self._refused = self._new_assembler(), 0, None
+            self._intake.restart()
             self._first_unit = 0
             self._unplayed = None if self._unplayed is None else deque(maxlen=UNPLAYED_UNITS)
 
@@ -376,8 +313,8 @@ class Session:
     def metrics(self) -> SessionMetrics:
         """Counters and latencies so far."""
         exchange, now = self._exchange, perf_counter()
-        with self._media, exchange.changed:
-            media = self._media_before + self._assembler.stats
+        with self._intake.lock, exchange.changed:
+            media = self._intake.stats
             return SessionMetrics(
                 units=self._log.units,
                 deadline_misses=self._log.deadline_misses,
@@ -387,13 +324,13 @@ class Session:
                 dropped_units=exchange.dropped_units,
                 dropped_answers=exchange.dropped_answers,
                 overloaded=exchange.overloaded,
-                refused_ms=self._refused_ms,
+                refused_ms=self._intake.refused_ms,
                 filled_ms=media.filled_samples / self.config.audio.sample_rate * 1e3,
                 skipped_ms=float(media.skipped_units * UNIT_MS),
                 resyncs=media.resyncs,
                 media=media,
-                since_sound_ms=self._inputs.since_sound_ms(now),
-                since_picture_ms=self._inputs.since_picture_ms(now),
+                since_sound_ms=self._intake.inputs.since_sound_ms(now),
+                since_picture_ms=self._intake.inputs.since_picture_ms(now),
                 played_units=self._played,
                 latency_ms=self._log.latency_ms(),
                 stages_ms=self._log.stages_ms(),
@@ -446,41 +383,6 @@ class Session:
         await self.aclose()
 
     # -- inside
-
-    def _new_assembler(self) -> MediaAssembler:
-        # Waiting for both from the start costs a stream of one kind the assembler's patience, once.
-        # A hole that is longer than what may wait is left out: answering its silence would only make the session late.
-        max_fill_ms = self._exchange.limits.waiting * UNIT_MS
-        return MediaAssembler(self.config, expect=("audio", "video"), max_fill_ms=max_fill_ms)
-
-    def _refuse(self, push: "_Push") -> None:
-        """Take note of a push that finds no room. Raises SessionFull."""
-        if push.audio is not None or push.video is not None:
-            self._let_pass_unless_retried(push)
-            self._refused = push
-        raise SessionFull(
-            f"{self._exchange.waiting} units wait to be answered and {self._exchange.ready} to be taken",
-            hint="take answers, push at the pace of time, pass push(timeout=...), or open the session with live=True",
-        )
-
-    def _let_pass_unless_retried(self, push: "_Push | None") -> None:
-        """Let the time of the media refused last pass, unless `push` brings the same again."""
-        refused, self._refused = self._refused, None
-        if refused is None or (push is not None and push.repeats(refused)):
-            return
-        try:
-            self._assembler.skip(refused.audio, refused.video, refused.timestamp, **refused.rates)
-        except InputError:  # it could not have been used either
-            return
-        self._refused_ms += refused.seconds(self._sample_rate) * 1e3
-        self._exchange.put(self._assembler.take())  # one that was begun with media is completed by its silence
-
-    def _report_resyncs(self) -> None:
-        stats = self._assembler.stats
-        if (count := stats.resyncs + stats.ignored_timestamps) > self._jumps:
-            self._jumps = count
-            message = "timestamps jumped; media goes on without a gap"
-            self._events.post("resync", message, resyncs=stats.resyncs, ignored_timestamps=stats.ignored_timestamps)
 
     def _wait_and_take(self, timeout: float, most: int | None) -> list[AgentUnit]:
         exchange, deadline = self._exchange, monotonic() + timeout
@@ -561,7 +463,7 @@ class Session:
 
     def _watch(self) -> None:
         if self.live:
-            self._inputs.watch(perf_counter())
+            self._intake.inputs.watch(perf_counter())
 
     def _emit(self, job: Job, unit: AgentUnit) -> None:
         latency_ms = (perf_counter() - job.complete) * 1e3
@@ -580,24 +482,3 @@ class Session:
         with self._exchange.changed:
             self._log.add(unit)
             self._exchange.emit(unit)
-
-
-def _limits(
-    live: bool,
-    max_lag_ms: float,
-    max_waiting: int | None,
-    max_ready: int | None,
-    on_full: Literal["error", "drop_oldest"] | None,
-) -> Limits:
-    """The queues' bounds. Raises InputError for bounds that make no sense."""
-    if live and on_full == "error":
-        raise InputError("live=True with on_full='error'", hint="a live source cannot wait: leave on_full out")
-    if on_full not in (None, "error", "drop_oldest"):
-        raise InputError(f"on_full is {on_full!r}", hint="choose 'error' or 'drop_oldest'")
-    if not np.isfinite(max_lag_ms) or max_lag_ms < UNIT_MS:
-        raise InputError(f"max_lag_ms is {max_lag_ms!r}", hint=f"pass at least a unit's {UNIT_MS} ms")
-    bound = int(max_lag_ms // UNIT_MS) if live else QUEUED_UNITS
-    waiting, ready = (bound if limit is None else limit for limit in (max_waiting, max_ready))
-    if not (isinstance(waiting, int) and isinstance(ready, int) and waiting >= 1 and ready >= 1):
-        raise InputError(f"max_waiting={waiting!r}, max_ready={ready!r}", hint="pass at least one unit each")
-    return Limits(waiting, ready, live or on_full == "drop_oldest", max_lag_ms if live else None)
