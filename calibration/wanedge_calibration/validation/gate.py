@@ -138,7 +138,7 @@ _ALWAYS = {
 }
 # Needs an evaluation's outcomes, or the extra `pesq`, which compiles. A point of right replies may be lost.
 _WHEN_MEASURED = {"behaviour.worse": "== 0", "behaviour.right_reply_points": ">= -1"}
-# The tensors in front of each Q: clipped shares were under 0.2 % in every honest quantization of kiosk-tiny.
+# The tensors in front of each Q. The share that may clip is a choice: far above what a calibrated range clips.
 _PROBES = {"probe.not_finite": "== 0", "probe.saturated_worst": "<= 0.02"}
 
 DEFAULTS: dict[str, Gate] = {
