@@ -68,7 +68,7 @@ class OverlappedPair:
         self._streams["thinker"].send()
         self._run(begin_unit(unit, unfinished=self._open))
         self._open, self._last = True, unit
-        return {"start": (perf_counter_ns() - started) / 1e6}
+        return {"encode": (perf_counter_ns() - started) / 1e6}
 
     def finish(self, unit: int) -> Thought:
         if unit == self._last and self._open:
