@@ -140,7 +140,7 @@ def test_memory_growth_counts_the_units_after_the_first_pass(
     found = measured.calibration_growth(mini_bundle, find_clips([tmp_path]), asked, "", lambda _units: None)
     assert found.n == after
     assert (found.value is None) == (after == 0)
-    if not after:  # nothing was measured, so nothing is met
+    if not after:  # nothing was measured, so nothing is passed
         assert found.passed is False
 
 

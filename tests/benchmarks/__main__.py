@@ -167,7 +167,7 @@ def _progress() -> Progress:
 
 
 def _print(figures: Results) -> None:
-    marks = {None: "", True: "met", False: "MISSED"}
+    marks = {None: "", True: "passed", False: "FAILED"}
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:,.3f}"
@@ -176,7 +176,7 @@ def _print(figures: Results) -> None:
         (name, number(m.value), m.unit, number(m.low), number(m.high), m.n, m.threshold or "", marks[m.passed])
         for name, m in figures.measures.items()
     ]
-    columns = ("measure", "value", "unit", "low", "high", "n", "bar", "")
+    columns = ("measure", "value", "unit", "low", "high", "n", "threshold", "")
     stdout().print(table("bench", columns, rows, numbers={"value", "low", "high", "n"}))
 
 

@@ -141,21 +141,21 @@ class BareWay:
         for index in range(2):  # the second has a clean pass behind it
             log.ran.clear()
             streamer.step(synthetic_user(model.config, index, seed=0))
-        self._calls = [run.call for run in log.ran]
+        self.calls = [run.call for run in log.ran]
         self._streamer = streamer  # owns the state that the calls are bound to
 
     def run(self, users: Sequence[UserUnit]) -> list[UnitTime]:
         times = []
         for user in users:
             started, graph_ns = perf_counter_ns(), 0
-            for call in self._calls:
+            for call in self.calls:
                 call.run()
                 graph_ns += call.elapsed_ns
             times.append(UnitTime(user.index, (perf_counter_ns() - started) / 1e6, graph_ns / 1e6))
         return times
 
     def close(self) -> None:
-        self._calls.clear()
+        self.calls.clear()
 
 
 def contenders(

@@ -1,4 +1,4 @@
-"""What the numbers become: measures with intervals and, where the project asks something of them, bars."""
+"""What the numbers become: measures with intervals and, where the project asks something of them, thresholds."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -72,8 +72,11 @@ def _against_growing(timings: Timings) -> Measures:
 def answers(timings: Timings, paced_ms: list[float], config: ModelConfig) -> Measures:
     """What the session achieves, and the model that it achieves it with. paced_ms: latencies at real-time pace."""
     units = timings.units("session")
-    bars = {50: None, 95: "<= 120", 99: None}
-    found = {f"response_latency_ms_p{p}": percentile(paced_ms, p).measure("ms", bar) for p, bar in bars.items()}
+    thresholds = {50: None, 95: "<= 120", 99: None}
+    found = {
+        f"response_latency_ms_p{p}": percentile(paced_ms, p).measure("ms", threshold)
+        for p, threshold in thresholds.items()
+    }
     realtime = bootstrap(np.mean, [unit.wall_ms / UNIT_MS for unit in units])
     found["realtime_factor"] = realtime.measure("ratio", threshold="<= 0.75")
     overhead = [1 - unit.graph_ms / unit.wall_ms for unit in units]
@@ -82,13 +85,13 @@ def answers(timings: Timings, paced_ms: list[float], config: ModelConfig) -> Mea
     hand_over = [unit.wall_ms - sum(unit.stages_ms.values()) for unit in units]
     found["session_hand_over_ms_p50"] = percentile(hand_over, 50).measure("ms")
     window = max(config.backbone.windows[name] for name in config.backbone.layout)
-    for name, value, unit, bar in (
+    for name, value, unit, threshold in (
         ("global_window_s", window * UNIT_MS / 1e3, "s", ">= 7"),
         ("agent_video_height", config.agent_video.height, "px", ">= 96"),
         ("agent_video_width", config.agent_video.width, "px", ">= 160"),
         ("audio_rate", config.audio.sample_rate, "Hz", ">= 16000"),
     ):
-        found[name] = Measure(value=value, unit=unit, threshold=bar)
+        found[name] = Measure(value=value, unit=unit, threshold=threshold)
     return found | _parts(units)
 
 

@@ -68,6 +68,16 @@ def draw(timings: Timings, long: LongRun | None, model: str, machine: str, out: 
         plt.close(figure)
 
 
+def spread_labels(values: list[float], gap: float) -> list[float]:
+    """Positions near `values` and above zero, at least `gap` apart, in the same order."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    placed = [0.0] * len(values)
+    below = -gap / 2
+    for i in order:
+        placed[i] = below = max(values[i], below + gap)
+    return placed
+
+
 def _draw_curves(axes: Any, timings: Timings) -> None:
     ends: list[tuple[float, float, str]] = []
     for name in timings.names():
@@ -86,7 +96,7 @@ def _draw_curves(axes: Any, timings: Timings) -> None:
     axes.spines["bottom"].set_bounds(0, last)
     _deadline(axes, last)
     gap = axes.get_ylim()[1] / 20  # one line of text
-    heights = _spread([end[1] for end in ends], gap)
+    heights = spread_labels([end[1] for end in ends], gap)
     for (x, at_end, name), y in zip(ends, heights, strict=True):
         weight = "bold" if name == "session" else "normal"
         label = f"{LABELS[name]}  {at_end:.0f} ms"
@@ -133,13 +143,3 @@ def _draw_stages(axes: Any, timings: Timings) -> None:
 def _label_bar(axes: Any, x: float, row: int, width: float, stage: str) -> None:
     if width > 0.035 * max(axes.get_xlim()[1], UNIT_MS):
         axes.text(x, row, f"{width:.0f}", color="#17191d" if stage == "commit" else "white", va="center", ha="center")
-
-
-def _spread(values: list[float], gap: float) -> list[float]:
-    """Positions near `values` and above zero, at least `gap` apart, in the same order."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    placed = [0.0] * len(values)
-    below = -gap / 2
-    for i in order:
-        placed[i] = below = max(values[i], below + gap)
-    return placed

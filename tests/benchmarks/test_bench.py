@@ -29,7 +29,7 @@ from tests.benchmarks.floor import Cost, Rates, floor_ms, graph_cost, measured_r
 from tests.benchmarks.growing import GrowingExecutable
 from tests.benchmarks.longrun import EARLY, LongRun, long_run
 from tests.benchmarks.paced import paced_latencies_ms
-from tests.benchmarks.plot import _spread
+from tests.benchmarks.plot import spread_labels
 from tests.benchmarks.rounds import Timings, run_rounds
 from tests.configs import mini
 from tests.media import user_units
@@ -98,7 +98,7 @@ def test_every_contender_runs_the_same_graphs_for_a_unit(model: Model) -> None:
             [Counter(run.work for run in unit.ran) for unit in way.run(users)[1:]] for way in (session, streamer)
         )
         assert in_session == in_streamer
-        assert len(bare._calls) == in_session[0].total()
+        assert len(bare.calls) == in_session[0].total()
     finally:
         session.close()
 
@@ -199,7 +199,7 @@ def test_a_run_is_bound_by_the_slower_of_arithmetic_and_memory() -> None:
 
 @given(st.lists(st.floats(0, 500), min_size=1, max_size=6), st.floats(1, 40))
 def test_labels_keep_their_order_and_their_distance(heights: list[float], gap: float) -> None:
-    placed = _spread(heights, gap)
+    placed = spread_labels(heights, gap)
     by_height = [placed[i] for i in sorted(range(len(heights)), key=heights.__getitem__)]
     assert all(b - a >= gap * 0.999 for a, b in pairwise(by_height))
     assert all(y >= height for y, height in zip(placed, heights, strict=True))

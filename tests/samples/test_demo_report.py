@@ -235,7 +235,7 @@ def test_the_kept_evaluation_is_shown_with_its_misses_and_its_absence_is_told():
     words = " ".join(shown.words)
     assert "Right reply, unknown voices" in words
     assert "0.97" in words
-    assert "missed" in words
+    assert "failed" in words
     assert "not in this run" in words
     assert "No figures of an evaluation are kept" in html_of(run_of([90.0] * 5, weights="trained"))
     assert "No figures of an evaluation are kept" not in html_of(run_of([90.0] * 5))

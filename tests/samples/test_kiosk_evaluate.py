@@ -263,7 +263,7 @@ def test_the_page_shows_each_measure_with_its_bar_and_fetches_nothing(right, tmp
 def test_a_measure_of_nothing_is_told_as_such():
     table = measures_table({"lip_sync_correlation": Measure(value=None, unit="correlation", n=0, threshold=">= 0.6")})
     assert "not measured" in table
-    assert "missed" in table
+    assert "failed" in table
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 1.0])

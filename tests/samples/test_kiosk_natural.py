@@ -48,11 +48,9 @@ def test_no_natural_recipe_is_in_a_split() -> None:
 def test_without_the_model_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kokoro, "KOKORO_VOCABULARY", tmp_path / "vocab.json")
     monkeypatch.setattr(kokoro, "called", lambda _command, _stdin: b"h\xc9\x99l\xcb\x88o\xca\x8a")
-    kokoro._vocabulary.cache_clear()
     with pytest.raises(MissingExtra) as error:
         say_naturally(natural_recipes("yes")[0])
     assert "samples.kiosk.tools --natural" in str(error.value.hint)
-    kokoro._vocabulary.cache_clear()
 
 
 @needs_kokoro

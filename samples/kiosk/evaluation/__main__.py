@@ -52,7 +52,7 @@ def evaluate(
     ] = None,
     intents: Annotated[str, typer.Option(help="all, first (those of a first version), or names with commas.")] = "all",
     seed: Annotated[int, typer.Option(min=0, help="Of the flow's noise.")] = 0,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a bar is missed.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a threshold is not passed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Stream held-out visitors through the bundle and measure what the guide does.
@@ -163,7 +163,7 @@ def _print(figures: Results, as_json: bool) -> None:
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.3f}"
 
-    marks = {None: "", True: "met", False: "MISSED"}
+    marks = {None: "", True: "passed", False: "FAILED"}
     rows = [
         (
             name,
@@ -177,7 +177,7 @@ def _print(figures: Results, as_json: bool) -> None:
         )
         for name, m in figures.measures.items()
     ]
-    columns = ("measure", "value", "unit", "low", "high", "n", "bar", "")
+    columns = ("measure", "value", "unit", "low", "high", "n", "threshold", "")
     stdout().print(table("evaluation", columns, rows, numbers={"value", "low", "high", "n"}))
 
 

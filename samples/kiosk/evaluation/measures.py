@@ -1,4 +1,4 @@
-"""From records to figures: every measure of the evaluation with its count, its 95 % interval and its bar."""
+"""From records to figures: every measure of the evaluation with its count, its 95 % interval and its threshold."""
 
 from __future__ import annotations
 
@@ -204,12 +204,12 @@ def syncs(records: Iterable[Record]) -> list[Sync]:
 
 def two_steps(few: Sequence[Record], many: Sequence[Record], heard: Hearing) -> Measures:
     """The same conversations with the bundle's steps and with many: differences in points, resampling pairs."""
-    bars = {"two_steps_right_reply_over_many": ">= -2", "two_steps_word_errors_over_many": "<= 3"}
+    thresholds = {"two_steps_right_reply_over_many": ">= -2", "two_steps_word_errors_over_many": "<= 3"}
     same = {_about(record): record for record in few}
     pairs = [(same[_about(record)], record) for record in many if _about(record) in same]
     tallies = np.array([[*_tally(a, heard), *_tally(b, heard)] for a, b in pairs], np.float64)  # [pairs, 8]
     if not pairs:
-        return {name: unmeasured("points", bar) for name, bar in bars.items()}
+        return {name: unmeasured("points", threshold) for name, threshold in thresholds.items()}
 
     def over(part: int) -> Measure:
         def difference(i: np.ndarray[tuple[int], np.dtype[np.intp]]) -> float:
@@ -217,12 +217,12 @@ def two_steps(few: Sequence[Record], many: Sequence[Record], heard: Hearing) -> 
             shares = right / np.maximum(asked, 1)
             return float(100 * (shares[0] - shares[1]))
 
-        name = list(bars)[part // 2]
+        name = list(thresholds)[part // 2]
         if not (tallies[:, part + 1 :: 4].sum(axis=0) > 0).all():
-            return unmeasured("points", bars[name])
-        return resampled(difference, len(pairs)).measure("points", bars[name])
+            return unmeasured("points", thresholds[name])
+        return resampled(difference, len(pairs)).measure("points", thresholds[name])
 
-    return {name: over(2 * number) for number, name in enumerate(bars)}
+    return {name: over(2 * number) for number, name in enumerate(thresholds)}
 
 
 def _tally(record: Record, heard: Hearing) -> tuple[int, int, int, int]:
@@ -247,14 +247,14 @@ def _answered_intent(record: Record, reply: Said) -> str | None:
     return None
 
 
-def _word_error_rate(counts: Sequence[tuple[int, int]], bar: str | None) -> Measure:
+def _word_error_rate(counts: Sequence[tuple[int, int]], threshold: str | None) -> Measure:
     if not counts:
-        return unmeasured("ratio", bar)
-    return ratio([errors for errors, _ in counts], [total for _, total in counts]).measure("ratio", bar)
+        return unmeasured("ratio", threshold)
+    return ratio([errors for errors, _ in counts], [total for _, total in counts]).measure("ratio", threshold)
 
 
-def _share(hits: Sequence[bool], bar: str | None) -> Measure:
-    return wilson(sum(hits), len(hits)).measure("share", bar) if hits else unmeasured("share", bar)
+def _share(hits: Sequence[bool], threshold: str | None) -> Measure:
+    return wilson(sum(hits), len(hits)).measure("share", threshold) if hits else unmeasured("share", threshold)
 
 
 def _mean(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

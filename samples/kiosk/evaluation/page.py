@@ -1,4 +1,4 @@
-"""The evaluation as a page: what was asked and what was met first, then conversations, confusions and curves."""
+"""The evaluation as a page: thresholds and what was measured first, then conversations, confusions and curves."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def page(figures: Results, records: Mapping[str, Record], items: Sequence[Item],
 
 def _head(figures: Results) -> str:
     asked = [measure for measure in figures.measures.values() if measure.threshold]
-    met = sum(measure.passed is True for measure in asked)
+    passed = sum(measure.passed is True for measure in asked)
     facts = figures.machine
     tags = (f"{facts.get('variant')}", f"{facts.get('weights')} weights", figures.made.date[:10])
     untrained = (
@@ -79,7 +79,8 @@ def _head(figures: Results) -> str:
     )
     return (
         f'<header><div class="tags">{"".join(f"<span>{escape(tag)}</span>" for tag in tags)}</div>'
-        f'<h1 class="verdict {"good" if met == len(asked) else "bad"}">{met} of {len(asked)} bars met</h1>'
+        f'<h1 class="verdict {"good" if passed == len(asked) else "bad"}">'
+        f"{passed} of {len(asked)} thresholds passed</h1>"
         '<p class="lead">The kiosk guide in closed loop: visitors with voices, words and recordings that it has never '
         "heard talk to the exported bundle, and what it writes, says and shows is measured.</p></header>" + untrained
     )
@@ -239,8 +240,8 @@ def delay_histogram(records: Sequence[Record]) -> str:
         chart.bar(units + 0.08, units + 0.92, 0, count, "intime" if units <= 3 else "late", f"{units} units: {count}")
     return _section(
         "How soon the answer begins",
-        f"Units of 160 ms from the phrase's last one to the first word; the bar is 3. {sum(counts.values())} replies; "
-        f"{LATEST} stands for all later ones.",
+        f"Units of 160 ms from the phrase's last one to the first word; the threshold is 3. "
+        f"{sum(counts.values())} replies; {LATEST} stands for all later ones.",
         chart.html(),
     )
 

@@ -36,22 +36,24 @@ WHAT: Final = {
 
 
 def measures_table(measures: Mapping[str, Measure], note: str = "") -> str:
-    """A section with every measure, those with a bar first, each group in the order of WHAT. note: HTML above it."""
+    """A section with every measure, those with a threshold first, each group in WHAT's order. note: HTML above it."""
     places = {name: place for place, name in enumerate(WHAT)}
     ordered = sorted(measures.items(), key=lambda one: (one[1].threshold is None, places.get(one[0], len(WHAT))))
     rows = "".join(_row(name, measure) for name, measure in ordered)
     return (
-        '<section><h2>Measures</h2><p class="note">Each with its 95 % interval. A bar is met or missed by the value. '
-        "What could not be measured misses its bar. Grey ones have no bar.</p>"
+        '<section><h2>Measures</h2><p class="note">Each with its 95 % interval. '
+        "The value passes a threshold or fails it. What could not be measured fails its threshold. "
+        "Grey ones have no threshold.</p>"
         f'{note}<div class="wide">'
         '<table class="measures"><thead><tr><th>measure</th><th class="number">value</th>'
-        '<th class="number optional">95 % interval</th><th class="number optional">n</th><th class="number">bar</th>'
+        '<th class="number optional">95 % interval</th><th class="number optional">n</th>'
+        '<th class="number">threshold</th>'
         f"<th></th></tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
 
 
 def _row(name: str, measure: Measure) -> str:
-    mark = {True: '<b class="met">met</b>', False: '<b class="missed">missed</b>', None: ""}[measure.passed]
+    mark = {True: '<b class="passed">passed</b>', False: '<b class="failed">failed</b>', None: ""}[measure.passed]
     unit = "" if measure.unit in ("share", "ratio", "correlation", "STOI") else f" {measure.unit}"
     value = "not measured" if measure.value is None else f"{number(measure.value)}{unit}"
     low, high = number(measure.low), number(measure.high)

@@ -31,7 +31,7 @@ def engines(
     model: Annotated[
         list[str] | None, typer.Option(help=f"Of {', '.join(MODELS)}; may be given several times. Default: all.")
     ] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a bar is missed.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a threshold is not passed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Lint every graph, build it twice with TensorRT-RTX, and write what it took and what came out.
@@ -106,7 +106,7 @@ def _print(figures: Results, as_json: bool) -> None:
         )
         for name, m in figures.measures.items()
     ]
-    columns = ("measure", "value", "unit", "n", "bar", "met")
+    columns = ("measure", "value", "unit", "n", "threshold", "passed")
     stdout().print(table("engines, TensorRT-RTX without a GPU", columns, rows, numbers=("value", "n")))
 
 

@@ -58,9 +58,9 @@ def _of_cell(cell: Cell, records: Sequence[Record]) -> Measures:
         f"{name}_lint_warnings": Measure(value=float(sum(r.warnings for r in own)), unit="findings", n=len(own)),
     }
     if cell.precision != "fp16" and half:
-        bar = INT8_OVER_FP16 if cell.precision == "int8" else None
+        threshold = INT8_OVER_FP16 if cell.precision == "int8" else None
         found[f"{name}_engine_over_fp16"] = Measure(
-            value=size / sum(half.values()), unit="ratio", n=len(own), threshold=bar
+            value=size / sum(half.values()), unit="ratio", n=len(own), threshold=threshold
         )
         (backbone,) = [r.engine_bytes for r in own if r.component == "backbone"]
         found[f"{name}_backbone_over_fp16"] = Measure(value=backbone / half["backbone"], unit="ratio")
@@ -83,9 +83,9 @@ def _backbone(built: Sequence[Record], layers: int) -> Measures:
     }
 
 
-def _sum(seconds: Iterable[float], unit: str, bar: str | None = None) -> Measure:
+def _sum(seconds: Iterable[float], unit: str, threshold: str | None = None) -> Measure:
     values = list(seconds)
-    return Measure(value=sum(values), unit=unit, n=len(values), threshold=bar)
+    return Measure(value=sum(values), unit=unit, n=len(values), threshold=threshold)
 
 
 def _share(answers: Iterable[bool]) -> float:

@@ -57,7 +57,7 @@ def print_power(trials: list[Trial], figures: Results) -> None:
     stdout().print(table("not caught", ("kind", "component", "what"), missed))
     stdout().print(table("rejected, though honest", ("recipe", "why"), wronged))
     rows = [(name, f"{m.value:.3f}", m.threshold, m.passed) for name, m in figures.measures.items()]
-    stdout().print(table("the gate", ("measure", "value", "bar", "met"), rows))
+    stdout().print(table("the gate", ("measure", "value", "threshold", "passed"), rows))
 
 
 if __name__ == "__main__":

@@ -46,19 +46,19 @@ def unit_times(
     return spent
 
 
-def time_ratio(ours: Sequence[float], theirs: Sequence[float], bar: str | None) -> Measure:
+def time_ratio(ours: Sequence[float], theirs: Sequence[float], threshold: str | None) -> Measure:
     """Median over median; its interval resamples the units in pairs, because the machine is shared."""
     a, b = np.array(ours), np.array(theirs)
     draws = np.random.default_rng(0).integers(a.size, size=(_ROUNDS, a.size))
     low, high = np.quantile(np.median(a[draws], axis=1) / np.median(b[draws], axis=1), [0.025, 0.975])
     value = float(np.median(a) / np.median(b))
-    return Interval(value, float(min(low, value)), float(max(high, value)), a.size).measure("ratio", bar)
+    return Interval(value, float(min(low, value)), float(max(high, value)), a.size).measure("ratio", threshold)
 
 
-def size_ratio(bundle: Bundle, ours: str, theirs: str, bar: str | None) -> Measure:
+def size_ratio(bundle: Bundle, ours: str, theirs: str, threshold: str | None) -> Measure:
     """Bytes of a variant's files over those of another's."""
     sizes = [variant_bytes(bundle, bundle.variant(name)) for name in (ours, theirs)]
-    return Measure(value=sizes[0] / sizes[1], unit="ratio", threshold=bar)
+    return Measure(value=sizes[0] / sizes[1], unit="ratio", threshold=threshold)
 
 
 def talks(count: int) -> list[Item]:

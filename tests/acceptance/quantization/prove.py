@@ -60,7 +60,7 @@ class Size:
     honest: int
 
 
-# 30 talks of each split: with 20 the replies' interval was three points wide on each side, and the bar is at one.
+# 30 talks of each split: with 20 the replies' interval was three points wide on each side, and the threshold is at one.
 FULL: Final = Size(12, 125, 400, 30, 3000, 22_500, 200, 50)
 # What of it a step depends on: another size of something else does not make it run again.
 SIZES: Final[dict[str, tuple[str, ...]]] = {
@@ -82,7 +82,7 @@ def main(
     skip: Annotated[str, typer.Option(help="Names of steps to leave out, with commas: they are not measured.")] = "",
     hours: Annotated[float, typer.Option(min=0.01, max=1.0, help="Of clips that calibration streams.")] = 1.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes for clips and conversations.")] = 1,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a bar is missed.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 when a threshold is not passed.")] = False,
 ) -> None:
     """Measure everything that is claimed of the quantized kiosk guide, and write the figures."""
     with report_errors():
@@ -117,7 +117,7 @@ def main(
             )
             for n, m in found.items()
         ]
-        stdout().print(table("proof", ("measure", "value", "unit", "n", "bar", "met"), rows))
+        stdout().print(table("proof", ("measure", "value", "unit", "n", "threshold", "passed"), rows))
         typer.echo(f"-> {out}", err=True)
         if gate and figures.missed:
             raise typer.Exit(FAILED)
@@ -194,17 +194,17 @@ class Proof:
         bundle, found = self.bundle(), Measures()
         (path,) = write_clips(self.folder / HELD_OUT, HELD_OUT, 1, self.size.timed + measured.WARM_UP)
         units = list(clip_units(find_clips([path])[0], bundle.model))
-        for threads, bar in ((1, "<= 0.60"), (2, None)):
+        for threads, threshold in ((1, "<= 0.60"), (2, None)):
             ours, theirs = measured.unit_times(bundle, ["int8", "fp32"], units, world_of(HELD_OUT).text, threads)
             name = "int8_unit_over_fp32" if threads == 1 else "int8_unit_over_fp32_two_threads"
-            found[name] = measured.time_ratio(ours, theirs, bar)
+            found[name] = measured.time_ratio(ours, theirs, threshold)
         return found
 
     def _compared(self, variant: str) -> Measures:
         compared = self._compare(
             variant, write_clips(self.folder / HELD_OUT, HELD_OUT, self.size.clips, self.size.units)
         )
-        label, bars = variant.replace("-", "_"), variant != "int8-qdq"
+        label, has_thresholds = variant.replace("-", "_"), variant != "int8-qdq"
         wanted = {
             "free.tokens_equal": ">= 0.98",
             "teacher.pesq_wb": ">= 3.0",
@@ -215,8 +215,10 @@ class Proof:
             "free.states_equal": None,
         }
         found = {
-            f"{label}_{name.replace('.', '_')}": measure.model_copy(update={"threshold": bar if bars else None})
-            for name, bar in wanted.items()
+            f"{label}_{name.replace('.', '_')}": measure.model_copy(
+                update={"threshold": threshold if has_thresholds else None}
+            )
+            for name, threshold in wanted.items()
             if (measure := compared.measures.get(name)) is not None
         }
         return found | {

@@ -7,6 +7,7 @@ installs model and voices; only training needs them.
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -73,7 +74,8 @@ def _slowly(voice: str, text: str) -> Recipe:
 def say_naturally(recipe: Recipe) -> Clip:
     """The recipe's text. Raises MissingExtra when model or espeak-ng are not there, InputError for no phonemes."""
     spoken = called(["espeak-ng", "-q", "--ipa", "-v", _ACCENTS[recipe.voice[0]], "--stdin"], recipe.text).decode()
-    tokens = [_vocabulary()[sign] for sign in " ".join(spoken.split()) if sign in _vocabulary()]
+    vocabulary = _vocabulary(KOKORO_VOCABULARY)
+    tokens = [vocabulary[sign] for sign in " ".join(spoken.split()) if sign in vocabulary]
     if not tokens:
         raise InputError(f"{recipe.text!r} has no words to say", hint="give a text with at least one word")
     row = int(recipe.options.get("style", len(tokens) - 1))
@@ -100,10 +102,10 @@ def _session() -> Any:
 
 
 @cache
-def _vocabulary() -> dict[str, int]:
-    if not KOKORO_VOCABULARY.exists():
+def _vocabulary(path: Path) -> dict[str, int]:
+    if not path.exists():
         raise MissingExtra("the voices of Kokoro are not installed", hint=INSTALL)
-    held: dict[str, int] = json.loads(KOKORO_VOCABULARY.read_text(encoding="utf-8"))["vocab"]
+    held: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["vocab"]
     return held
 
 
