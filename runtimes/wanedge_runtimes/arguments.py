@@ -1,4 +1,4 @@
-"""Does what a caller passes fit a GraphSpec? The checks that every runtime makes alike."""
+"""Checks of what a caller passes against a GraphSpec, the same for every runtime."""
 
 from collections.abc import Iterable, Mapping
 
@@ -27,7 +27,7 @@ def check_dims(spec: GraphSpec, dims: Mapping[str, int]) -> dict[str, int]:
 
 
 def check_bound_names(spec: GraphSpec, names: Iterable[str]) -> None:
-    """Raises GraphError for a name that is neither an input nor an output."""
+    """Raise GraphError for a name that is neither an input nor an output."""
     known = [t.name for t in (*spec.inputs, *spec.outputs)]
     for name in names:
         if name not in known:
@@ -48,7 +48,7 @@ def concrete_shape(spec: GraphSpec, tensor: TensorSpec, dims: dict[str, int]) ->
 
 
 def check_shape(spec: GraphSpec, tensor: TensorSpec, shape: tuple[int, ...], array: Array) -> None:
-    """Raises GraphError unless `array` can be the tensor's memory, but for its strides."""
+    """Raise GraphError unless `array` can be the tensor's memory, but for its strides."""
     dtype = storage_dtype(tensor.dtype)
     if array.shape != shape or array.dtype != dtype:
         raise GraphError(
@@ -59,7 +59,7 @@ def check_shape(spec: GraphSpec, tensor: TensorSpec, shape: tuple[int, ...], arr
 
 
 def check_memory(spec: GraphSpec, tensor: TensorSpec, array: Array, *, written: bool) -> None:
-    """Raises GraphError unless a graph can use the array's memory where it lies."""
+    """Raise GraphError unless a graph can use the array's memory where it lies."""
     if not (array.flags.c_contiguous and array.flags.aligned and (array.flags.writeable or not written)):
         raise GraphError(
             f"{spec.component}: the array to bind to {tensor.name!r} must be C-contiguous, aligned and, "
@@ -93,7 +93,7 @@ def dims_of(spec: GraphSpec, inputs: Mapping[str, Array]) -> dict[str, int]:
 
 
 def check_snapshot(spec: GraphSpec, tensors: Mapping[str, Array]) -> None:
-    """Raises StateError unless `tensors` are what a snapshot of this graph's state holds."""
+    """Raise StateError unless `tensors` are what a snapshot of this graph's state holds."""
     hint = "restore into the model and version that saved it, or start a new session"
     states = {s.name: s for s in spec.states}
     for name in sorted(states.keys() ^ tensors.keys()):
@@ -128,7 +128,7 @@ def check_slots(spec: GraphSpec, name: str, slots: slice) -> StateSpec:
 
 
 def check_slot_values(spec: GraphSpec, cache: StateSpec, slots: slice, values: Array) -> None:
-    """Raises InputError unless `values` fit `slots` of the cache."""
+    """Raise InputError unless `values` fit `slots` of the cache."""
     expected = (*cache.shape[:SEQUENCE_AXIS], slots.stop - slots.start, *cache.shape[SEQUENCE_AXIS + 1 :])
     if values.shape != expected or values.dtype != storage_dtype(cache.dtype):
         raise InputError(

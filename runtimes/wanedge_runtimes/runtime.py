@@ -30,7 +30,7 @@ Spin = Literal["never", "run", "always"]
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How to run, independent of what is run.
+    """Options of a runtime, independent of the graph.
 
     provider: "cpu", "cuda" or "tensorrt" (execution providers of ONNX Runtime).
     threads: threads inside one operator; 0 lets the runtime choose.

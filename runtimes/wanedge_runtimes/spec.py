@@ -1,4 +1,4 @@
-"""What a graph looks like from outside: inputs, outputs and explicit state.
+"""Specification of a graph from outside: inputs, outputs and explicit state.
 
 A `GraphSpec` travels inside a bundle's manifest, so it is pydantic and rejects what it does not know.
 """

@@ -126,7 +126,7 @@ def resident_mib() -> float | None:
 
 
 def machine_facts() -> Json:
-    """What the numbers depend on: processor, memory, system and libraries. No host names, no paths."""
+    """Return what the numbers depend on: processor, memory, system and libraries. No host names, no paths."""
     facts = collect()
     gpus = facts.nvidia.gpus if facts.nvidia else ()
     return {

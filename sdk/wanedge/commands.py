@@ -1,4 +1,4 @@
-"""What every command shares, those of other packages included: exit codes, error messages, the console, progress.
+"""Parts that all commands share, those of other packages included: exit codes, error messages, the console, progress.
 
 A command prints its results on stdout and its progress on stderr. With --json, stdout holds one document. An error is
 two lines on stderr, what happened and what to do next, and an exit code:

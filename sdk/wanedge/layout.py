@@ -52,7 +52,7 @@ class UnitLayout:
 
     @cached_property
     def user(self) -> slice:
-        """What the user sent: processed as one block, bidirectional inside."""
+        """Slots of what the user sent: processed as one block, bidirectional inside."""
         return slice(0, self.parts["state"].start)
 
     @cached_property
@@ -89,5 +89,5 @@ class UnitLayout:
         return self.offsets + self.origin(unit)
 
     def origin(self, unit: int) -> float:
-        """Where `unit` begins on all three axes."""
+        """Position at which `unit` begins on all three axes."""
         return float(self.config.prefill + unit * self.config.unit_positions)

@@ -44,7 +44,7 @@ class Ring:
         return slice(start + slots.start, start + slots.stop)
 
     def visible(self, unit: int, upto: int, prefill_length: int, hide_last: slice | None = None) -> BoolRow:
-        """What a query of `unit` may see, [capacity].
+        """Return the slots that a query of `unit` may see, bool [capacity].
 
         upto: slots of the unit itself that are visible (earlier slots of the unit and the query's block).
         prefill_length: how many prefill slots were written.

@@ -56,7 +56,7 @@ class Verdict(Strict):
 
 
 def verdict_path(variant: str) -> str:
-    """Where in a bundle the verdict on a variant lies."""
+    """Return the path in a bundle of the verdict on a variant."""
     return f"reports/{variant}.verdict.json"
 
 

@@ -24,14 +24,14 @@ def calibrate(
     bundle: BundleArgument,
     clips: ClipsOption = None,
     world: Annotated[str, typer.Option(help="World text of the roll-out, as the device will have it.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the flow's noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the flow's noise.")] = 0,
     units: Annotated[int | None, typer.Option(min=1, help="Units of a clip at most; by default all.")] = None,
     threads: ThreadsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Stream clips through the float model and record the ranges of every tensor that can be quantized.
 
-    The result is stored in the bundle. An interrupted run goes on where it was when the command is repeated.
+    The result is stored in the bundle. Repeat the command to continue an interrupted run.
     """
     require_bundle(bundle)
     from wanedge.bundle import Bundle

@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
 def quantize(
     bundle: BundleArgument,
     precision: Annotated[
-        Literal["int8", "fp8", "mixed"], typer.Option(help="Of weights and activations; mixed searches by measurement.")
+        Literal["int8", "fp8", "mixed"],
+        typer.Option(help="Precision of weights and activations; mixed: chosen by measurement."),
     ] = "int8",
     form: Annotated[
         Literal["cpu", "tensorrt"],
@@ -57,7 +58,7 @@ def quantize(
     recipe: Annotated[Path | None, typer.Option(help="Repeat this recipe, e.g. after editing it.")] = None,
     recipe_to: Annotated[Path | None, typer.Option(help="Write the recipe to this file, too.")] = None,
     budget: Annotated[
-        float | None, typer.Option(help="For mixed: least signal over error of the output in closed loop, dB.")
+        float | None, typer.Option(help="For mixed: lowest signal-to-error ratio of the output in closed loop, dB.")
     ] = None,
     clips: ClipsOption = None,
     units: Annotated[int, typer.Option(min=2, help="For mixed: units of each trial.")] = 8,
@@ -65,12 +66,17 @@ def quantize(
         str | None, typer.Option(metavar="ADDRESS", help="For mixed: spread the layers' trials over Ray; or local.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A new bundle; by default BUNDLE grows.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write a copy of the bundle there; by default the variant is added to BUNDLE."
+        ),
     ] = None,
     only: Annotated[bool, typer.Option("--only", help="Leave the other variants out, for a device.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Quantize a calibrated bundle. The variant's recipe lies in the bundle and can be edited and repeated."""
+    """Quantize a calibrated bundle: add a variant in 8 bits.
+
+    The variant's recipe is stored in the bundle; --recipe applies an edited one."""
     require_bundle(bundle)
     if recipe_to is not None:
         require_folder_of(recipe_to, "--recipe-to")

@@ -49,13 +49,15 @@ def validate(
     ] = None,
     reference_variant: Annotated[str, typer.Option(help="The reference's variant.")] = "fp32",
     world: Annotated[str, typer.Option(help="World text of both runs.")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the flow's noise, the same in both.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the flow's noise, the same in both runs.")] = 0,
     units: Annotated[int | None, typer.Option(min=1, help="Units of a clip at most; by default all.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Clips at once; the numbers do not depend on it.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Clips to run at once; the results do not depend on it.")] = 1,
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Spread clips over a Ray cluster; or local.")
     ] = None,
-    causes: Annotated[bool, typer.Option("--causes/--no-causes", help="Rank the components by caused error.")] = True,
+    causes: Annotated[
+        bool, typer.Option("--causes/--no-causes", help="Rank the components by the error that they cause.")
+    ] = True,
     layers: Annotated[
         bool, typer.Option("--layers/--no-layers", help="Rank the layers of the worst component, too.")
     ] = True,
@@ -81,14 +83,15 @@ def validate(
         typer.Option("--record-trace", metavar="BUNDLE", help="Record the golden trace of a variant to the file -o."),
     ] = None,
     compare: Annotated[
-        tuple[Path, Path] | None, typer.Option("--compare", metavar="A.json B.json", help="Two reports side by side.")
+        tuple[Path, Path] | None,
+        typer.Option("--compare", metavar="A.json B.json", help="Compare two reports side by side."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a quantized variant may ship: passed, failed, or incomplete when the evidence does not suffice.
+    """Decide whether a quantized variant may ship: passed, failed, or incomplete (not enough evidence).
 
     Compares its files, then its streams over clips, with the float reference. Exit code 1 unless it passed.
-    Interrupted work goes on when the command is repeated with the same -o.
+    Repeat the command with the same -o to continue interrupted work.
     """
     if compare is not None:
         _compare(*compare, as_json=as_json)

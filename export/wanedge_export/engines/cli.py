@@ -31,7 +31,7 @@ def build(
     library: LibraryOption = None,
     source: Annotated[str | None, typer.Option(help="Build the graphs of this variant.")] = None,
     every_component: Annotated[
-        bool, typer.Option("--all", help="Also components that only training and validation use.")
+        bool, typer.Option("--all", help="Build also the components that only training and validation use.")
     ] = False,
     workspace: Annotated[int, typer.Option(min=1, help="Scratch memory that a layer may use, in MiB.")] = 1024,
     profiles: Annotated[

@@ -1,4 +1,4 @@
-"""What this machine is, what is installed, and what to do about what is missing.
+"""Report on this machine: hardware, installed packages, and the command for each that is missing.
 
 report = doctor()
 report.facts       # what is here

@@ -152,7 +152,7 @@ def collect(
 
 
 def machine_of(facts: Facts) -> Machine:
-    """What decides about engines on the machine with these facts."""
+    """Return the part of the facts that decides about engines."""
     installed = facts.packages
     libraries = {
         library: installed[name] for library, names in _LIBRARIES.items() for name in names if name in installed

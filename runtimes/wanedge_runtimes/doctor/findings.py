@@ -1,4 +1,4 @@
-"""What the facts mean, with the command that helps. Pure: the same facts give the same findings, worst first."""
+"""Findings about the facts, worst first, each with the command that helps. Pure: same facts, same findings."""
 
 from collections.abc import Iterator
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What a Jetson says of itself: JetPack, power mode, clocks, and whether the DLA's library is there. Files only."""
+"""Facts about a Jetson: JetPack, power mode, clocks, and whether the DLA's library is there. Files only."""
 
 import re
 from pathlib import Path

@@ -131,7 +131,7 @@ class NodeArg(Protocol):
 
 
 def check_graph(graph: Path, spec: GraphSpec, inputs: Iterable[NodeArg], outputs: Iterable[NodeArg]) -> None:
-    """Raises GraphError that names the tensor and both sides.
+    """Raise GraphError, with the tensor and both sides, unless graph and spec agree.
 
     Inputs must agree axis by axis, dynamic axes by name. An output axis whose size ONNX Runtime could not infer
     is accepted: the bound buffer's shape checks it at the first run.

@@ -48,7 +48,7 @@ class Service(NamedTuple):
 
 
 def service(target: Target, machine: Machine) -> Service:
-    """What `machine` can do for `target`."""
+    """Return what `machine` can do for `target`, with reasons."""
     return Service(_lint(machine), _build(target, machine), _run(target, machine))
 
 

@@ -1,4 +1,4 @@
-"""What an engine is, as the bundle's manifest keeps it: everything that decides whether and how it can be loaded."""
+"""Record of an engine in the bundle's manifest: everything that decides whether and how it can be loaded."""
 
 from typing import Literal
 

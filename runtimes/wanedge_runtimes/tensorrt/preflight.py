@@ -1,4 +1,4 @@
-"""Before an engine is loaded: does it belong on this machine? Pure functions over data.
+"""Preflight: check that an engine fits this machine before it is loaded. Pure functions over data.
 
     chosen = choose(candidates, machine)      # exactly one, or PreflightError that lists what there is
 
@@ -42,7 +42,7 @@ class Candidate:
 
 
 class Problem(NamedTuple):
-    """Why an engine does not fit. fix: a command, or what to do."""
+    """Reason why an engine does not fit. fix: a command, or what to do."""
 
     kind: str
     what: str
@@ -123,7 +123,7 @@ def problems(candidate: Candidate, machine: Machine, gpu: Gpu) -> tuple[Problem,
 
 
 def build_command(machine: Machine, gpu: Gpu, bundle: str = "BUNDLE", precision: str | None = None) -> str:
-    """What to type to get an engine for this machine, as far as a target is known for it."""
+    """Return the command that builds an engine for this machine, as far as a target is known for it."""
     for target in matching_targets(machine, gpu):
         return f"wanedge build {bundle} --target {target.name} --precision {precision or 'fp16'}"
     return "wanedge targets"
@@ -141,7 +141,7 @@ def matching_targets(machine: Machine, gpu: Gpu) -> list[Target]:
 
 
 def validity_problem(validity: str, diagnostics: int, flags: Mapping[str, int]) -> str | None:
-    """What TensorRT-RTX's engine validity API says, in words; None for an engine that it would load.
+    """Explain the answer of TensorRT-RTX's engine validity API; None for an engine that it would load.
 
     validity: "VALID", "SUBOPTIMAL" or "INVALID". diagnostics: bits. flags: name -> bit, EngineInvalidityDiagnostics.
     """

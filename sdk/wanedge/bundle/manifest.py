@@ -39,7 +39,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_lengt
 
 
 class Provenance(Strict):
-    """Who made the bundle: wanedge's version, when, and the command. Given, so that builds can be repeated."""
+    """Origin of a bundle: wanedge's version, date and command. Passed in, so that builds can be repeated."""
 
     wanedge: str
     date: AwareDatetime
@@ -73,7 +73,7 @@ class GraphFiles(Strict):
 
 
 class Variant(Strict):
-    """One way to run the model: a precision, on a runtime, for a target. `graphs` is by component.
+    """A precision of the model for one runtime and target. `graphs` is by component.
 
     engines: by component, what each engine is; then `graphs` holds engines. Empty where it holds ONNX graphs.
     """

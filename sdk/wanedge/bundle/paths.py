@@ -1,4 +1,4 @@
-"""Which relative paths a bundle may hold.
+"""Relative paths that a bundle may hold.
 
 The rule is a list of what is allowed, not of what is forbidden: plain ASCII names joined by "/". That leaves no
 room for "..", absolute paths, drive letters, backslashes, NUL, or two spellings of one Unicode name, and every
@@ -21,7 +21,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # 
 
 
 def problem(path: str) -> str | None:
-    """Why `path` may not be in a bundle, or None when it may."""
+    """Return why `path` may not be in a bundle, or None when it may."""
     if len(path) > _MAX_PATH:
         return f"longer than {_MAX_PATH} characters"
     for segment in path.split("/"):
@@ -33,7 +33,7 @@ def problem(path: str) -> str | None:
 
 
 def conflict(paths: Iterable[str]) -> str | None:
-    """How two of `paths` would be one file somewhere, or None when all are distinct everywhere."""
+    """Return which two of `paths` would be one file on some system, or None when all are distinct everywhere."""
     files: set[str] = set()
     spellings: dict[str, str] = {}  # lower case -> as written, for every file and every folder above it
     for path in paths:

@@ -1,4 +1,4 @@
-"""Where a bundle's bytes come from: a folder, or an archive of one. Both answer the same four questions."""
+"""Sources of a bundle's bytes: a folder, or an archive of one, behind the same interface."""
 
 import hashlib
 import stat
@@ -101,7 +101,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say a failure to read the bundle at `path` (truncated, damaged, failing disk) as DamagedBundle."""
+    """Raise a failure to read the bundle at `path` (truncated, damaged, failing disk) as DamagedBundle."""
     try:
         yield
     except PermissionError as error:

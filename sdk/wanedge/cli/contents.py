@@ -1,4 +1,4 @@
-"""What a manifest says, in the order and with the totals that a person asks for. Pure: manifest in, summary out."""
+"""Summary of a manifest, with totals, in reading order. Pure: manifest in, summary out."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -101,7 +101,7 @@ class FileLine(Strict):
 
 
 class Summary(Strict):
-    """Of the bundle, and of one variant in detail.
+    """Summary of the bundle, and of one variant in detail.
 
     graph_bytes, weight_bytes: of the described variant, every file once. session_state_bytes: memory that every
     session holds for its state. total_bytes: of all listed files, of all variants.
