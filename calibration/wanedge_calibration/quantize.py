@@ -194,8 +194,8 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
             profile=source.variant.profile,
             graphs=graphs,
         )
-        made = Provenance.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
-        contents = bundle.manifest.contents.with_variant(variant, {}, made)
+        provenance = Provenance.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
+        contents = bundle.manifest.contents.with_variant(variant, {}, provenance)
         new = {g for files in graphs.values() for g in (files.graph, *files.data)}
         remaining = new | {contents.tokenizer}
         if only:

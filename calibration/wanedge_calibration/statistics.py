@@ -69,7 +69,7 @@ def bootstrap(
         return Interval(value, value, value, n)
     if n == 1:
         raise InputError("a bootstrap of several sets needs two samples or more of each", hint="run more units")
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         sets,
         statistic,
         n_resamples=rounds,
@@ -78,7 +78,7 @@ def bootstrap(
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(value, float(found.low), float(found.high), n)
+    return Interval(value, float(interval.low), float(interval.high), n)
 
 
 def resampled(statistic: Callable[[NDArray[np.intp]], float], n: int) -> Interval:

@@ -211,15 +211,15 @@ def _against_trace(
     limits = Gate.read(gate) if gate is not None else None
     with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as display:
         task = display.add_task("calls", total=len(golden.about.calls))
-        found = compare_with_trace(
+        comparison = compare_with_trace(
             opened, chosen, golden, limits, on_progress=lambda done, _all: display.update(task, completed=done)
         )
     command = ["wanedge", "validate", candidate.name, "--variant", chosen.name, "--trace", trace.name, "-o", "report"]
-    report = trace_document(found, shlex.join(command))
+    report = trace_document(comparison, shlex.join(command))
     write_report(report, output)
-    worst = export_worst(found, output)
+    worst = export_worst(comparison, output)
     if record:
-        record_verdict(opened, found.verdict)
+        record_verdict(opened, comparison.verdict)
     if as_json:
         shown = ("verdict", "reason", "misses", "unmeasured", "not_covered", "findings", "suspects", "measures")
         print_json({k: report[k] for k in shown})
@@ -237,9 +237,9 @@ def _against_trace(
 
 def _candidate_variant(bundle: "Bundle", name: str | None) -> "Variant":
     if name is not None:
-        found = require_variant(bundle.manifest, name, bundle.origin)
-        assert found is not None
-        return found
+        named = require_variant(bundle.manifest, name, bundle.origin)
+        assert named is not None
+        return named
     quantized = [v for v in bundle.manifest.variants if v.precision != "fp32"]
     if len(quantized) != 1:
         names = ", ".join(v.name for v in bundle.manifest.variants)

@@ -73,10 +73,10 @@ class _Writer:
         """Nodes and initializers into the graph; what nothing reads any more is left out."""
         graph = self.model.graph
         used = {name for node in self.nodes for name in node.input} | {o.name for o in graph.output}
-        kept = [i for i in graph.initializer if i.name in used and i.name not in self.added]
+        initializers = [i for i in graph.initializer if i.name in used and i.name not in self.added]
         del graph.node[:], graph.initializer[:]
         graph.node.extend(self.nodes)
-        graph.initializer.extend([*kept, *self.added.values()])
+        graph.initializer.extend([*initializers, *self.added.values()])
         known = {v.name for v in graph.value_info} - used
         stale = [v for v in graph.value_info if v.name not in known]
         del graph.value_info[:]

@@ -102,8 +102,8 @@ def _resumed(partial: Path, digest: str, clips: Sequence[Clip], world: str, seed
 def _store(bundle: Bundle, calibration: Calibration) -> Bundle:
     with BundleWriter.extend(bundle) as writer:
         writer.add_file(ROLLOUT, calibration.to_bytes())
-        made = Provenance.now("wanedge calibrate")
-        return writer.finish(bundle.manifest.contents.model_copy(update={"made": made}))
+        provenance = Provenance.now("wanedge calibrate")
+        return writer.finish(bundle.manifest.contents.model_copy(update={"made": provenance}))
 
 
 @dataclass(frozen=True)
