@@ -51,20 +51,10 @@ def test_with_everything_installed_only_what_is_not_there_is_left_out() -> None:
         (replace(ALL, torch_cuda=False), "torch_compile", "CUDA"),
         (replace(ALL, machine=replace(RTX, libraries={})), "tensorrt_rtx", "wanedge[rtx]"),
         (replace(ALL, machine=replace(RTX, cuda_provider=None)), "tensorrt_rtx", "cuda-core"),
-        (replace(ALL, machine=replace(RTX, cuda_provider="pycuda")), "tensorrt_rtx", "capture"),
     ],
 )
 def test_an_unavailable_backend_says_what_would_help(available: Available, name: str, word: str) -> None:
     assert word in (unavailable_reason(BACKEND[name], available) or "")
-
-
-def test_pycuda_still_runs_engines_without_graphs() -> None:
-    assert (
-        unavailable_reason(
-            BACKEND["tensorrt_rtx_no_graphs"], replace(ALL, machine=replace(RTX, cuda_provider="pycuda"))
-        )
-        is None
-    )
 
 
 # comparing

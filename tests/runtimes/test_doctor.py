@@ -164,7 +164,7 @@ def test_without_a_driver_its_library_is_named_once() -> None:
 
 
 def test_on_jetson_the_gpu_is_left_to_tensorrt() -> None:
-    packages = HEALTHY.packages | {"pycuda": "2025.1"}
+    packages = HEALTHY.packages | {"cuda-core": "1.2.2", "cuda-bindings": "13.0.0"}
     facts = with_facts(machine="aarch64", nvidia=Nvidia(gpus=(GPU,)), modules=("tensorrt",), packages=packages)
     assert diagnose(facts) == []
 

@@ -105,7 +105,7 @@ def with_driver(driver: str, cuda: str) -> Facts:
     [
         (with_driver("570.86.15", "13.0"), "needs driver 580", "nvidia-driver-580"),
         (with_driver("580.95", "12.8"), "newer CUDA than the driver serves (12.8)", "'cuda-bindings==12.*'"),
-        (desktop(**{"tensorrt-rtx-cu13": "1.7.1.116"}), "neither cuda-core nor pycuda", "cuda-core"),
+        (desktop(**{"tensorrt-rtx-cu13": "1.7.1.116"}), "not cuda-core", "cuda-core"),
         (
             desktop(**{"tensorrt-rtx-cu13": "1.7.1.116", "cuda-core": "1.2.0"}),
             "without cuda-bindings",

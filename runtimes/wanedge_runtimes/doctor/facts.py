@@ -31,7 +31,6 @@ DISTRIBUTIONS = (
         "tensorrt-rtx-cu12",
         "cuda-core",
         "cuda-bindings",
-        "pycuda",
     ),
     *("av", "sounddevice", "opencv-python", "opencv-contrib-python", "torch", "onnx", "onnxscript"),
 )
@@ -43,7 +42,6 @@ _LIBRARIES = {
 }
 # On Jetson TensorRT comes with the system, and not always as a distribution.
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-_CUDA_PROVIDERS = ("cuda-core", "pycuda")
 
 # Instruction set extensions that decide the speed of float32, bfloat16 and int8 matrix products.
 _ISA = (
@@ -170,7 +168,7 @@ def machine_of(facts: Facts) -> Machine:
         gpus=nvidia.gpus if nvidia else (),
         driver=nvidia.driver if nvidia else None,
         libraries=libraries,
-        cuda_provider=next((name for name in _CUDA_PROVIDERS if name in installed), None),
+        cuda_provider="cuda-core" if "cuda-core" in installed else None,
         memory_free=facts.memory_available,
         linter="onnx" in installed,
         jetpack=facts.jetson.jetpack if facts.jetson else None,

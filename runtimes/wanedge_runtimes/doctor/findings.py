@@ -292,7 +292,7 @@ def _cuda_python(facts: Facts) -> Iterator[Finding]:
     elif not _has_cuda_python(facts) and (facts.modules or {"tensorrt", *_RTX} & packages.keys()):
         yield Finding(
             level="warning",
-            what="TensorRT is here, but neither cuda-core nor pycuda, so no engine can run",
+            what="TensorRT is here, but not cuda-core, so no engine can run",
             hint=f"{matching} cuda-core",
         )
 
@@ -309,7 +309,7 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
 
 
 def _has_cuda_python(facts: Facts) -> bool:
-    return {"cuda-core", "cuda-bindings"} <= facts.packages.keys() or "pycuda" in facts.packages
+    return {"cuda-core", "cuda-bindings"} <= facts.packages.keys()
 
 
 def _jetson_findings(facts: Facts) -> Iterator[Finding]:

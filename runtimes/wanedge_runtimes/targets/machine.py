@@ -11,7 +11,7 @@ _EXTRA = {"onnxruntime": "cpu", "tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 @dataclass(frozen=True)
 class Machine:
-    """libraries: name as in `Target.libraries` -> version. cuda_provider: cuda-core or pycuda, whichever is there.
+    """libraries: name as in `Target.libraries` -> version. cuda_provider: cuda-core, where it is there.
 
     memory_free: bytes of host memory that are free; on Jetson that is the GPU's as well. linter: onnx is installed.
     jetpack: e.g. "6.2", None off Jetson. driver: version, None without one.

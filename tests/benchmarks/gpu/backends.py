@@ -61,7 +61,5 @@ def unavailable_reason(backend: Backend, available: Available) -> str | None:
         extra = "rtx" if backend.kind == "tensorrt-rtx" else "tensorrt"
         return f"{backend.kind} is not installed: pip install 'wanedge[{extra}]'"
     if available.machine.cuda_provider is None:
-        return "neither cuda-core nor pycuda is installed: pip install cuda-core cuda-bindings"
-    if backend.graphs and available.machine.cuda_provider == "pycuda":
-        return "pycuda cannot capture CUDA graphs: pip install cuda-core cuda-bindings"
+        return "cuda-core is not installed: pip install cuda-core cuda-bindings"
     return None
