@@ -98,7 +98,7 @@ def test_the_lock_has_a_hash_for_every_package_and_no_address() -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, timeout=300)
     (built,) = folder.glob("wanedge-*.whl")
     return built
@@ -108,7 +108,7 @@ def environment(folder: Path, wheel: Path, extra: str) -> Path:
     """The `bin` of a fresh environment with the wheel and one extra; skips where pip reaches no registry."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=100)
     requirement = f"{wheel}[{extra}]" if extra else str(wheel)
-    command = [folder / "bin/python", "-m", "pip", "install", "--quiet", requirement]
+    command = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", requirement]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
     if "No matching distribution" in done.stderr or "ConnectionError" in done.stderr:
         pytest.skip(f"pip cannot install {requirement}: {done.stderr[-300:]}")

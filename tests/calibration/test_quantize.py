@@ -26,7 +26,7 @@ from wanedge_calibration.quantize import (
     smoothed_tensors,
     variant_bytes,
 )
-from wanedge_calibration.recipe import Form, Recipe
+from wanedge_calibration.recipe import Form, Precision, Recipe
 from wanedge_runtimes.runtime import RuntimeOptions
 
 VARIANTS: dict[str, Form] = {"int8": "cpu", "int8-qdq": "tensorrt", "fp8-qdq": "tensorrt"}
@@ -188,7 +188,7 @@ def faulty(change: str) -> onnx.ModelProto:
         helper.make_node("Relu", ["xd" if change == "stray" else "y"], ["out"], name="r"),
     ]
     value = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 4]) for n in ("x", "out")]
-    initializers = [numpy_helper.from_array(v, k) for k, v in values.items()]
+    initializers = [numpy_helper.from_array(np.asarray(v), k) for k, v in values.items()]
     return helper.make_model(helper.make_graph(nodes, "g", value[:1], value[1:], initializers))
 
 
@@ -219,9 +219,9 @@ def test_a_layer_whose_input_does_not_fit_into_integers_keeps_float_arithmetic(s
             histogram.add(tails)
     odd = replace(source, calibration=calibration)
     assert default_recipe(source, "int8").components["backbone"][site.node] == "int8"
+    forms: tuple[tuple[Precision, Form], ...] = (("int8", "cpu"), ("int8", "tensorrt"), ("fp8", "tensorrt"))
     modes = {
-        (precision, form): default_recipe(odd, precision, form).components["backbone"]
-        for precision, form in (("int8", "cpu"), ("int8", "tensorrt"), ("fp8", "tensorrt"))
+        (precision, form): default_recipe(odd, precision, form).components["backbone"] for precision, form in forms
     }
     assert modes["int8", "cpu"][site.node] == "int8-weights"
     assert modes["int8", "tensorrt"][site.node] == "fp32"

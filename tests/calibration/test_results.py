@@ -194,6 +194,8 @@ def test_a_bootstrap_ratio_is_right_and_repeats():
         return float(np.median(a) / np.median(b))
 
     found = bootstrap(ratio, fast, slow, rounds=300)
+    assert found.low is not None
+    assert found.high is not None
     assert found.low < 0.5 < found.high
     assert found.high - found.low < 0.02
     assert found.n == 300

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,11 +18,12 @@ from wanedge_export.component import Component
 from wanedge_export.exporter import ExportedGraph, WeightFile, export_component
 from wanedge_export.exporter.reference import roll_out
 from wanedge_runtimes.ort import OrtRuntime
+from wanedge_runtimes.spec import StateSpec, TensorSpec
 
 PAGE = 4096
 
 # float32 sums in another order; the state is fed back, so a difference may add up over a wrap of the cache.
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def test_streaming_300_steps_equals_torch(
             level = 1.0 if expected.dtype == torch.uint8 else 0.0  # a value between two levels rounds either way
             np.testing.assert_allclose(outputs[name], expected, TOLERANCE["rtol"], TOLERANCE["atol"] + level)
         for name, array in state.snapshot().items():
-            np.testing.assert_allclose(array, step.state[name], **TOLERANCE)
+            np.testing.assert_allclose(array, step.state[name].numpy(), **TOLERANCE)
 
 
 def test_decomposed_equals_portable(exported: Exported) -> None:
@@ -119,7 +121,12 @@ def test_the_spec_is_the_graph_as_written(exported: Exported) -> None:
         axes = [
             [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*model.input, *model.output)
         ]
-        tensors = (*graph.spec.inputs, *graph.spec.states, *graph.spec.outputs, *graph.spec.states)
+        tensors: tuple[TensorSpec | StateSpec, ...] = (
+            *graph.spec.inputs,
+            *graph.spec.states,
+            *graph.spec.outputs,
+            *graph.spec.states,
+        )
         assert axes == [list(t.shape) for t in tensors]
 
 

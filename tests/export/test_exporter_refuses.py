@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.export import small_components as c
-from wanedge_export.component import Component
+from wanedge_export.component import Component, Tensors
 from wanedge_export.exporter import ExportError, WeightFile, export_component
 
 
@@ -44,7 +44,7 @@ def test_it_is_refused_by_name_and_nothing_is_written(
 
 def test_a_refused_graph_leaves_the_shared_weights_as_they_were(tmp_path: Path) -> None:
     class Broken(c.CausalConv):
-        def forward(self, inputs: c.Tensors, state: c.Tensors) -> tuple[c.Tensors, c.Tensors]:
+        def forward(self, inputs: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
             outputs, state = super().forward(inputs, state)
             if torch.compiler.is_exporting():
                 outputs["y"] = outputs["y"] + 1

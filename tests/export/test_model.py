@@ -1,6 +1,7 @@
 """The reference model: presets, seeds, weights files, and components that do not care how a clip is cut."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from wanedge_export.model.offline import encode_user_audio
 from wanedge_export.model.reference import WeightsError
 
 # float32 convolutions and products over sequences of other lengths add up in another order.
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 COMPONENTS = {
     "audio_encoder", "video_encoder", "backbone", "text_embed", "text_head", "flow_in", "flow_out",

@@ -1,6 +1,8 @@
 """Streaming is guilty until it equals the offline run: the whole system, unit by unit against all at once."""
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ WORLD = "A bright lobby."
 TYPED = {2: "Where is the lift?", 7: "Hi"}
 
 # float32 sums in another order: eager attention over a ring of slots against one over the sequence.
-TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 2e-5}
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["thinker_lag=0", "thinker_lag=1"])
@@ -44,10 +46,14 @@ def streamed(system: tuple[ReferenceModel, Tokenizer]) -> tuple[list[AgentUnit],
     streamed = torch_model(model, tokenizer)
     graphs = dict(streamed.graphs)
     for name, latents in decoded.items():
-        graphs[name] = WrappedExecutable(graphs[name], lambda call, _state, _dims, to=latents: _Reads(call, to))
+        graphs[name] = WrappedExecutable(graphs[name], partial(_reads, latents))
     streamer = Streamer(replace(streamed, graphs=graphs), WORLD, seed=5)
     agents = [streamer.respond(user) for user in user_units(model.config, UNITS, text=TYPED)]
     return agents, torch.cat(decoded["audio_decoder"], dim=1), torch.cat(decoded["video_decoder"], dim=1)
+
+
+def _reads(to: list[torch.Tensor], call: Call, *_: object) -> "_Reads":
+    return _Reads(call, to)
 
 
 class _Reads(WrappedCall):
@@ -98,13 +104,13 @@ def typed_slots(config: ModelConfig, tokenizer: Tokenizer) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def offline(system, streamed) -> Offline:  # type: ignore[no-untyped-def]
+def offline(system, streamed) -> Offline:
     model, tokenizer = system
     with torch.no_grad():
         return forward_clip(model, clip_of(model, tokenizer, streamed))
 
 
-def test_state_and_text_tokens_are_those_that_the_offline_logits_choose(system, streamed, offline) -> None:  # type: ignore[no-untyped-def]
+def test_state_and_text_tokens_are_those_that_the_offline_logits_choose(system, streamed, offline) -> None:
     _, tokenizer = system
     for unit, agent in enumerate(streamed[0]):
         state = tokenizer.state_choices[offline.logits[unit, 0].numpy()[tokenizer.state_choices].argmax()]
@@ -114,15 +120,16 @@ def test_state_and_text_tokens_are_those_that_the_offline_logits_choose(system, 
             assert int(tokenizer.text_choices[logits.argmax()]) == token
 
 
-def test_latents_are_noise_minus_the_offline_velocity(system, streamed, offline) -> None:  # type: ignore[no-untyped-def]
-    clip = clip_of(*system, streamed)
+def test_latents_are_noise_minus_the_offline_velocity(system, streamed, offline) -> None:
+    model, tokenizer = system
+    clip = clip_of(model, tokenizer, streamed)
     audio = clip.noisy_audio - offline.audio_velocity.reshape(clip.noisy_audio.shape)
     video = clip.noisy_video - offline.video_velocity.reshape(clip.noisy_video.shape)
     torch.testing.assert_close(streamed[1], audio, **TOLERANCE)
     torch.testing.assert_close(streamed[2], video, **TOLERANCE)
 
 
-def test_decoders_give_the_same_media_for_the_whole_clip(system, streamed) -> None:  # type: ignore[no-untyped-def]
+def test_decoders_give_the_same_media_for_the_whole_clip(system, streamed) -> None:
     model, _ = system
     agents, audio, video = streamed
     with torch.no_grad():
@@ -133,7 +140,7 @@ def test_decoders_give_the_same_media_for_the_whole_clip(system, streamed) -> No
     assert np.abs(difference).max() <= 1  # a level of uint8 where rounding meets a tie
 
 
-def test_the_offline_run_is_causal_exactly(system, streamed) -> None:  # type: ignore[no-untyped-def]
+def test_the_offline_run_is_causal_exactly(system, streamed) -> None:
     """Changing unit 6's input changes no output before unit 6, bit for bit, and changes it from there on."""
     model, tokenizer = system
     clip, changed = clip_of(model, tokenizer, streamed), 6

@@ -20,17 +20,22 @@ def tail_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return write_tail(tmp_path_factory.mktemp("tail"))
 
 
+def loaded(runtime: OrtRuntime, case: Case) -> OrtExecutable:
+    executable = runtime.load(case.path, case.spec)
+    assert isinstance(executable, OrtExecutable)  # not the one that keeps its states on a device
+    return executable
+
+
 @pytest.fixture(scope="session")
 def cache(runtime: OrtRuntime, cache_case: Case) -> OrtExecutable:
-    return runtime.load(cache_case.path, cache_case.spec)
+    return loaded(runtime, cache_case)
 
 
 @pytest.fixture(scope="session")
 def tail(runtime: OrtRuntime, tail_case: Case) -> OrtExecutable:
-    return runtime.load(tail_case.path, tail_case.spec)
+    return loaded(runtime, tail_case)
 
 
 @pytest.fixture(scope="session")
 def bfloat16(runtime: OrtRuntime, tmp_path_factory: pytest.TempPathFactory) -> OrtExecutable:
-    case = write_bfloat16(tmp_path_factory.mktemp("bfloat16"))
-    return runtime.load(case.path, case.spec)
+    return loaded(runtime, write_bfloat16(tmp_path_factory.mktemp("bfloat16")))

@@ -139,10 +139,11 @@ def attend(x: np.ndarray, start: int) -> np.ndarray:
     scores = x[start:] @ x.T / np.sqrt(D)
     visible = np.arange(len(x))[None] <= np.arange(start, len(x))[:, None]
     weights = np.where(visible, np.exp(scores - scores.max(1, keepdims=True)), 0)
-    return weights / weights.sum(1, keepdims=True) @ (x @ VALUE_WEIGHT.astype(np.float64))
+    answers: np.ndarray = weights / weights.sum(1, keepdims=True) @ (x @ VALUE_WEIGHT.astype(np.float64))
+    return answers
 
 
-def _write(folder: Path, spec: GraphSpec, nodes: list, constants: dict[str, np.ndarray]) -> Case:
+def _write(folder: Path, spec: GraphSpec, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Case:
     inputs = [(t.name, t) for t in spec.inputs] + [(s.past, s) for s in spec.states]
     outputs = [(t.name, t) for t in spec.outputs] + [(s.present, s) for s in spec.states]
     graph = h.make_graph(
@@ -162,7 +163,8 @@ def _write(folder: Path, spec: GraphSpec, nodes: list, constants: dict[str, np.n
 def feed(executable: Executable, state: State, x: np.ndarray, start: int) -> np.ndarray:
     """Run the tokens x [n, D] at cache slots start.. and return their answers [n, D]."""
     inputs = {"x": x[None], "mask": causal_mask(start, len(x)), "write_index": np.array([start])}
-    return executable.run(inputs, state)["y"][0]
+    answers: np.ndarray = executable.run(inputs, state)["y"][0]
+    return answers
 
 
 def tokens(seed: int, n: int = CAPACITY) -> np.ndarray:

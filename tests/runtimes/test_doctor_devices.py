@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtimes.test_doctor import EXTRAS, GIB, HEALTHY, WITH_GPU
+from tests.runtimes.test_doctor import EXTRAS, HEALTHY, WITH_GPU
 from wanedge_runtimes.doctor import Facts, collect, diagnose, examine
 from wanedge_runtimes.doctor.facts import ImportedLibrary, OnnxRuntime, import_version
+from wanedge_runtimes.doctor.findings import GIB
 from wanedge_runtimes.doctor.jetson import Jetson, find_jetson, installed_jetpack, jetpack_of, jetson_linux, power_modes
 from wanedge_runtimes.nvidia import Gpu, Nvidia
 

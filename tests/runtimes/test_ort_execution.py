@@ -33,7 +33,7 @@ from tests.runtimes.small_graphs import (
 )
 from wanedge_runtimes.errors import ExecutionError, GraphError, InputError, StateError
 from wanedge_runtimes.ort import OrtExecutable, OrtRuntime
-from wanedge_runtimes.runtime import RuntimeOptions
+from wanedge_runtimes.runtime import RuntimeOptions, Spin
 from wanedge_runtimes.spec import GraphSpec, TensorSpec
 
 # Scores, softmax and sums of at most 32 terms in float32 against float64.
@@ -364,7 +364,9 @@ def test_a_failing_run_names_its_component_and_leaves_others_usable(cache: OrtEx
 
 @pytest.mark.parametrize("spin", ["never", "run", "always"])
 @pytest.mark.parametrize("threads", [0, 1, 2])
-def test_threads_and_spinning_do_not_change_the_answer(tail_case, tail: OrtExecutable, spin: str, threads: int) -> None:
+def test_threads_and_spinning_do_not_change_the_answer(
+    tail_case, tail: OrtExecutable, spin: Spin, threads: int
+) -> None:
     runtime = OrtRuntime(RuntimeOptions(threads=threads, spin=spin))
     executable = runtime.load(tail_case.path, TAIL_SPEC)
     x = {"x": frames(1, 1)[0]}

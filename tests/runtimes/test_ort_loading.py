@@ -15,7 +15,7 @@ from wanedge_runtimes.gpu.state import DeviceState
 from wanedge_runtimes.nvidia import Gpu, Nvidia
 from wanedge_runtimes.ort import OrtExecutable, OrtRuntime, session
 from wanedge_runtimes.registry import best_provider, open_runtime
-from wanedge_runtimes.runtime import RuntimeOptions
+from wanedge_runtimes.runtime import Executable, RuntimeOptions
 from wanedge_runtimes.spec import GraphSpec
 
 # graph and spec
@@ -204,7 +204,7 @@ def test_auto_takes_cuda_only_where_both_provider_and_gpu_are(
 # a device
 
 
-def run_cache_units(executable: OrtExecutable) -> np.ndarray:
+def run_cache_units(executable: Executable) -> np.ndarray:
     """Twelve units of two tokens with a snapshot, a reset and a restore between them."""
     state, x = executable.new_state(), np.random.default_rng(0).standard_normal((24, 8)).astype(np.float32)
     answers = []
@@ -219,7 +219,7 @@ def run_cache_units(executable: OrtExecutable) -> np.ndarray:
     return np.stack(answers)
 
 
-def run_tail_units(executable: OrtExecutable) -> np.ndarray:
+def run_tail_units(executable: Executable) -> np.ndarray:
     state, x = executable.new_state(), np.random.default_rng(0).standard_normal((7, 1, 3, 5)).astype(np.float32)
     return np.stack([executable.run({"x": unit}, state)["y"] for unit in x])
 

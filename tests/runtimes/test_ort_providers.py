@@ -22,8 +22,8 @@ def link(path: Path, *needed: str) -> None:
     for name in needed:
         soname = f"-Wl,-soname,{name}"
         subprocess.run(["cc", "-shared", "-o", stubs / name, soname, "-x", "c", "/dev/null"], check=True)
-    inputs = [stubs / name for name in needed]
-    command = ["cc", "-shared", "-Wl,--no-as-needed", "-o", path, "-x", "c", "/dev/null", "-x", "none", *inputs]
+    inputs = [str(stubs / name) for name in needed]
+    command = ["cc", "-shared", "-Wl,--no-as-needed", "-o", str(path), "-x", "c", "/dev/null", "-x", "none", *inputs]
     subprocess.run(command, check=True)
 
 
@@ -68,7 +68,12 @@ def test_another_file_needs_nothing(tmp_path: Path, content: bytes) -> None:
 def test_cuda_is_preloaded_for_its_providers_only_and_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     ort = ModuleType("onnxruntime")
     calls: list[str] = []
-    ort.preload_dlls = lambda: (calls.append("preload"), print("Failed to load libcublas.so.13"))  # type: ignore[attr-defined]
+
+    def preload_dlls() -> None:
+        calls.append("preload")
+        print("Failed to load libcublas.so.13")
+
+    ort.preload_dlls = preload_dlls  # type: ignore[attr-defined]
     preload(ort, "CPUExecutionProvider")
     assert calls == []
     preload(ort, CUDA)

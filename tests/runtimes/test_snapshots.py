@@ -18,7 +18,7 @@ from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.ort import OrtExecutable
 from wanedge_runtimes.snapshots import load_states, save_states
 
-STATES = {
+STATES: dict[str, dict[str, np.ndarray]] = {
     "backbone": {"layers.0.key": np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4), "bits": np.ones(3, np.uint16)},
     "audio_decoder": {"tail": np.full((1, 2), np.nan, np.float32)},
 }

@@ -220,7 +220,9 @@ def test_a_right_reply_stands_under_what_the_visitor_said_where_one_is_due():
     assert 'where is the &lt;cafe&gt;?<span class="due">The cafe is &lt;here&gt;.</span>' in html
     assert html.count('class="due"') == 1
     assert "in grey the reply that is right" in html
-    assert "in grey" not in re.search(r"<h2>Words</h2>.*?</p>", html_of(run), re.DOTALL).group()
+    words = re.search(r"<h2>Words</h2>.*?</p>", html_of(run), re.DOTALL)
+    assert words is not None
+    assert "in grey" not in words.group()
 
 
 def test_the_kept_evaluation_is_shown_with_its_misses_and_its_absence_is_told():

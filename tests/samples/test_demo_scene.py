@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples.demo.run import Transcript
-from samples.demo.scene import MEDIA, scene
+from samples.demo.scene import MEDIA, Transcript, scene
 from samples.kiosk import tools
 from samples.kiosk.data.speech.voices import installed
 from samples.kiosk.data.speech.world import WORLDS

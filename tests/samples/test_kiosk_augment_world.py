@@ -72,8 +72,9 @@ def test_a_world_kept_for_evaluation_is_never_used(monkeypatch: pytest.MonkeyPat
 
 def test_the_units_that_state_a_fact_are_listed() -> None:
     texts = written(["help", "opening", "yes", "greeting"], World(), room=6)
-    for what, head in (("name", " I am"), ("hours", " open at")):
-        (unit,) = AUGMENT.fact_units(texts)[what]
+    found = AUGMENT.fact_units(texts)
+    for units, head in ((found["name"], " I am"), (found["hours"], " open at")):
+        (unit,) = units
         assert TOKENIZER.encode(head)[0] in texts[unit]
     silent = AUGMENT.fact_units(written(["help", "yes"], World(), room=6))
     assert [len(units) for units in silent.values()] == [0, 0]

@@ -231,7 +231,8 @@ def test_an_unknown_behaviour_is_refused_with_the_choices():
 def syllables(seconds: float, per_second: float = 4.0) -> np.ndarray:
     now = np.arange(int(seconds * RATE)) / RATE
     voice = np.sin(2 * np.pi * 140 * now) + 0.5 * np.sin(2 * np.pi * 700 * now)
-    return (0.3 * voice * np.clip(np.sin(2 * np.pi * per_second * now), 0, 1)).astype(np.float32)
+    swell = np.clip(np.sin(2 * np.pi * per_second * now), 0, 1)
+    return np.asarray(0.3 * voice * swell, np.float32)
 
 
 def test_the_mouth_follows_the_voice_within_a_frame():

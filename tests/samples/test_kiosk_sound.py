@@ -1,5 +1,6 @@
 """Claims about the kiosk's sounds: clips and their cache, rooms, noise, level."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_whatever_changes_in_a_recipe_changes_its_key(parts: list[str], value: f
     else:
         setting += 0.25
     one = Recipe(tool, voice, text, (("speed", value),))
-    other = Recipe(*changed, (("speed", setting),))
+    other = Recipe(changed[0], changed[1], changed[2], (("speed", setting),))
     assert one.fingerprint != other.fingerprint
     assert one.fingerprint == Recipe(tool, voice, text, (("speed", value),)).fingerprint
 
@@ -143,9 +144,12 @@ def test_speech_in_a_room_is_the_convolution_with_it(seed: int, rt60: float) -> 
     assert (heard.speech_start, heard.speech_end) == (clip.speech_start, clip.speech_end)
 
 
+Maker = Callable[[np.random.Generator, int], np.ndarray]  # a sound of so many samples
+
+
 @given(seeds, st.floats(-5.0, 40.0), st.sampled_from([white, pink, music]))
 @settings(max_examples=30, deadline=None)
-def test_noise_is_as_loud_as_asked(seed: int, snr_db: float, maker: object) -> None:
+def test_noise_is_as_loud_as_asked(seed: int, snr_db: float, maker: Maker) -> None:
     clip = trimmed(tone(0.5))
     noise = maker(np.random.default_rng(seed), clip.pcm.size)
     added = with_noise(clip, noise, snr_db).pcm - clip.pcm
@@ -164,7 +168,7 @@ def test_a_level_beyond_full_scale_is_cut_off_not_wrapped() -> None:
 
 
 @pytest.mark.parametrize("maker", [white, pink, music])
-def test_a_sound_is_that_of_its_seed(maker: object) -> None:
+def test_a_sound_is_that_of_its_seed(maker: Maker) -> None:
     one, same, other = (maker(np.random.default_rng(seed), SAMPLE_RATE) for seed in (3, 3, 4))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)

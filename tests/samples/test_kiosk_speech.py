@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,15 @@ from samples.kiosk.data.speech.intents import (
     spoken,
 )
 from samples.kiosk.data.speech.split import SPLITS, recipes, side
-from samples.kiosk.data.speech.utterances import CLEAN, HEARD, SOUNDS, background, guide_utterance, visitor_utterance
+from samples.kiosk.data.speech.utterances import (
+    CLEAN,
+    HEARD,
+    SOUNDS,
+    Sound,
+    background,
+    guide_utterance,
+    visitor_utterance,
+)
 from samples.kiosk.data.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, installed, synthesize
 from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, WORLDS, World
 from samples.kiosk.training.audio_encoder import WORD_INTENTS
@@ -208,7 +217,7 @@ def test_no_training_recording_is_a_held_out_one_in_another_encoding() -> None:
 
 @needs_voices
 @pytest.mark.parametrize("split", ["train", "voices"])
-def test_an_utterance_is_that_of_its_seed(split: str) -> None:
+def test_an_utterance_is_that_of_its_seed(split: Literal["train", "voices"]) -> None:
     one, same, other = (visitor_utterance(split, seed) for seed in (5, 5, 6))
     assert np.array_equal(one.pcm, same.pcm)
     assert not np.array_equal(one.pcm, other.pcm)
@@ -244,7 +253,7 @@ def test_phrases_can_be_asked_for_by_their_length() -> None:
 
 @needs_voices
 @pytest.mark.parametrize("sound", SOUNDS)
-def test_a_background_is_as_loud_as_asked(sound: str) -> None:
+def test_a_background_is_as_loud_as_asked(sound: Sound) -> None:
     heard = background("train", 7, 2 * SAMPLE_RATE, sound, -40.0)
     assert heard.shape == (2 * SAMPLE_RATE,)
     level = np.square(heard, dtype=np.float64).mean()
@@ -253,7 +262,7 @@ def test_a_background_is_as_loud_as_asked(sound: str) -> None:
 
 def test_a_split_that_does_not_exist_is_named() -> None:
     with pytest.raises(InputError, match=HEARD[-1]):
-        visitor_utterance("test", 0)
+        visitor_utterance("test", 0)  # type: ignore[arg-type]
 
 
 @needs_joe

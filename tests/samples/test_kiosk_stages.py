@@ -10,6 +10,7 @@ import torch
 from samples.kiosk.data.pictures.animation import Scene, animate
 from samples.kiosk.data.pictures.guide import draw_guide
 from samples.kiosk.data.speech.clip import Samples
+from samples.kiosk.data.speech.utterances import Utterance
 from samples.kiosk.training import audio_encoder, audio_vae, video_encoder, video_vae
 from samples.kiosk.training.loop import Plan, Trainer
 
@@ -96,8 +97,8 @@ def test_the_audio_encoder_learns_a_few_phrases(tmp_path: Path, monkeypatch: pyt
     assert last < 0.7 * first
 
 
-def tone(_split: str, seed: int, **_: object) -> audio_encoder.Utterance:
+def tone(_split: str, seed: int, **_: object) -> Utterance:
     high = seed % 2
     wave = 0.2 * np.sin(2 * np.pi * (300 + 900 * high) * np.arange(8000) / 16_000)
     text, intent = (("yes.", "yes"), ("no.", "no"))[high]
-    return audio_encoder.Utterance(wave.astype(np.float32), 16_000, intent, text, "tone", 0, 8000)
+    return Utterance(wave.astype(np.float32), 16_000, intent, text, "tone", 0, 8000)

@@ -66,7 +66,7 @@ def test_the_truth_about_visitors_agrees_with_the_pixels(comes, goes):
         standing = np.arange(120, 150)
         assert np.abs(middle[standing] - truth.x[standing]).mean() < 0.15
         assert np.isnan(truth.x[~truth.present]).all()
-        unclear += np.count_nonzero(share[~truth.present] > 0.15)
+        unclear += int(np.count_nonzero(share[~truth.present] > 0.15))
     assert unclear < 30  # frames of 6 clips in which somebody far away or half out of view still fills much of it
 
 

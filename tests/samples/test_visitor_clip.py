@@ -23,7 +23,7 @@ def sound() -> tuple[np.ndarray, int]:
 
 
 def level_db(samples: np.ndarray) -> float:
-    return 20 * np.log10(np.sqrt(np.mean(samples**2)) + 1e-9)
+    return float(20 * np.log10(np.sqrt(np.mean(samples**2)) + 1e-9))
 
 
 def test_every_sentence_is_heard_when_the_transcript_says(transcript, sound):

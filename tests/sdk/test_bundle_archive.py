@@ -11,6 +11,7 @@ import zipfile
 from contextlib import nullcontext
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +43,7 @@ def add_member(archive: Path, name: str, data: bytes = b"evil", mode: int = stat
         members.writestr(info, data)
 
 
-def rewrite(archive: Path, change: dict[str, bytes], **options: int) -> None:
+def rewrite(archive: Path, change: dict[str, bytes], **options: Any) -> None:
     """The archive with other member contents."""
     with zipfile.ZipFile(archive) as members:
         old = {info.filename: members.read(info) for info in members.infolist()}
@@ -171,7 +172,8 @@ def test_processes_that_open_one_archive_at_once_all_succeed(archive: Path, tmp_
 
 def test_threads_that_open_one_archive_at_once_all_succeed(archive: Path, tmp_path: Path) -> None:
     for round_ in range(5):
-        barrier, opened = threading.Barrier(4), []
+        barrier = threading.Barrier(4)
+        opened: list[Bundle] = []
 
         def run(cache: Path, barrier: threading.Barrier, opened: list[Bundle]) -> None:
             barrier.wait()

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ DOCUMENT = json.loads(LOBBY.read_text("utf-8"))
 OURS = ByteBpe.from_file(LOBBY)
 
 
-def library(document: dict) -> "tokenizers.Tokenizer":
+def library(document: dict[str, Any]) -> Any:
+    """The tokenizer of the library that ours is compared with."""
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(document))
     tokenizer.encode_special_tokens = True
     return tokenizer
@@ -101,7 +103,7 @@ def test_merges_in_any_order_are_applied_as_by_the_library(seed: int, ignore_mer
         {"added_tokens": [{**DOCUMENT["added_tokens"][0], "lstrip": True}]},
     ],
 )
-def test_another_kind_of_tokenizer_is_refused(change: dict) -> None:
+def test_another_kind_of_tokenizer_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedTokenizer):
         ByteBpe(json.dumps({**DOCUMENT, **change}))
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -16,7 +17,7 @@ from wanedge.model import STREAMING_COMPONENTS, Model
 from wanedge.ring import backbone_rings
 from wanedge_runtimes import doctor
 from wanedge_runtimes.doctor import Finding, Report
-from wanedge_runtimes.spec import itemsize
+from wanedge_runtimes.spec import DType, itemsize
 
 
 def wanedge(*arguments: object) -> Result:
@@ -30,11 +31,11 @@ def copy(mini_bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inspected(mini_bundle: Bundle) -> dict:
+def inspected(mini_bundle: Bundle) -> Any:
     return json.loads(wanedge("inspect", mini_bundle.root, "--json").stdout)
 
 
-def test_totals_count_a_shared_file_once(inspected: dict, mini_bundle: Bundle) -> None:
+def test_totals_count_a_shared_file_once(inspected: dict[str, Any], mini_bundle: Bundle) -> None:
     graphs = mini_bundle.variant("fp32").graphs.values()
     files = {path for g in graphs for path in g.data}
     assert inspected["weight_bytes"] == sum((mini_bundle.root / path).stat().st_size for path in files)
@@ -45,7 +46,7 @@ def test_totals_count_a_shared_file_once(inspected: dict, mini_bundle: Bundle) -
     assert inspected["total_bytes"] == sum(f["bytes"] for f in inspected["files"])
 
 
-def test_state_bytes_are_those_of_the_loaded_graphs(inspected: dict, mini_bundle: Bundle) -> None:
+def test_state_bytes_are_those_of_the_loaded_graphs(inspected: dict[str, Any], mini_bundle: Bundle) -> None:
     model = Model.load(mini_bundle, variant="fp32")
     for component in inspected["components"]:
         if component["name"] not in STREAMING_COMPONENTS:
@@ -57,14 +58,14 @@ def test_state_bytes_are_those_of_the_loaded_graphs(inspected: dict, mini_bundle
     assert inspected["session_state_bytes"] == sum(c["state_bytes"] for c in streamed)
 
 
-def memory(shape: tuple[int, ...], dtype: str, update: str) -> int:
+def memory(shape: tuple[int, ...], dtype: DType, update: str) -> int:
     elements = 1
     for axis in shape:
         elements *= axis
     return elements * itemsize(dtype) * {"swap": 2, "in_place": 1}[update]
 
 
-def test_the_unit_and_the_caches_are_the_models(inspected: dict) -> None:
+def test_the_unit_and_the_caches_are_the_models(inspected: dict[str, Any]) -> None:
     layout, rings = UnitLayout(mini()), backbone_rings(mini())
     assert inspected["unit"]["slots"] == layout.slots == sum(p["slots"] for p in inspected["unit"]["parts"])
     for cache in inspected["caches"]:
@@ -75,7 +76,7 @@ def test_the_unit_and_the_caches_are_the_models(inspected: dict) -> None:
     assert sum(c["bytes"] for c in inspected["caches"]) == backbone["state_bytes"]
 
 
-def test_the_tables_name_everything(inspected: dict, mini_bundle: Bundle) -> None:
+def test_the_tables_name_everything(inspected: dict[str, Any], mini_bundle: Bundle) -> None:
     text = wanedge("inspect", mini_bundle.root).stdout
     for kind in ("components", "variants"):
         assert all(entry["name"] in text for entry in inspected[kind])
@@ -84,7 +85,7 @@ def test_the_tables_name_everything(inspected: dict, mini_bundle: Bundle) -> Non
     assert format_bytes(inspected["session_state_bytes"]) in text
 
 
-def test_an_archive_reads_like_its_folder(inspected: dict, mini_bundle: Bundle, tmp_path: Path) -> None:
+def test_an_archive_reads_like_its_folder(inspected: dict[str, Any], mini_bundle: Bundle, tmp_path: Path) -> None:
     archive = pack(mini_bundle.root, tmp_path / "mini.wanedge")
     document = json.loads(wanedge("inspect", archive, "--json").stdout)
     assert {**document, "bundle": inspected["bundle"]} == inspected

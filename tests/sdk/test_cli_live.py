@@ -24,7 +24,8 @@ class FakeVision:
     error = type("error", (Exception,), {})
 
     def __init__(self, windows: bool = True) -> None:
-        self.windows, self.shown, self.open = windows, [], False
+        self.windows, self.open = windows, False
+        self.shown: list[np.ndarray] = []
 
     def namedWindow(self, _title):  # noqa: N802, the library's name
         if not self.windows:

@@ -9,6 +9,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def run(bundle: Bundle, *arguments: object) -> Result:
     return CliRunner().invoke(build_app([]), ["run", str(bundle.root), "--variant", "fp32", *map(str, arguments)])
 
 
-def document(result: Result) -> dict:
+def document(result: Result) -> Any:
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -175,8 +176,9 @@ def test_ctrl_c_leaves_nothing_half_written(mini_bundle: Bundle, tmp_path: Path)
 class Kept:
     """Stands in for Mp4Writer and keeps what it is given."""
 
-    def __init__(self, *_: object) -> None:
-        self.frames, self.audio = [], []
+    def __init__(self) -> None:
+        self.frames: list[np.ndarray] = []
+        self.audio: list[np.ndarray] = []
 
     def write(self, frames: np.ndarray, audio: np.ndarray) -> None:
         self.frames.append(frames)
@@ -187,7 +189,8 @@ class Kept:
 
 
 def test_side_by_side_shows_an_answer_one_unit_after_its_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "Mp4Writer", Kept)
+    kept = Kept()
+    monkeypatch.setattr(recording, "Mp4Writer", lambda *_: kept)
     config = mini()
     users = list(user_units(config, 3))
     both = recording.SideBySide(Path("both.mp4"), config)
@@ -201,7 +204,7 @@ def test_side_by_side_shows_an_answer_one_unit_after_its_question(monkeypatch: p
     with both:
         for unit in answers:
             both.add(unit)
-    kept, width = both._writer, config.user_video.width
+    width = config.user_video.width
     for k, user in enumerate(users):
         assert np.array_equal(kept.frames[k][:, :, :width], user.frames)
     for k, unit in enumerate(answers):

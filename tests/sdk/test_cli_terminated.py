@@ -16,7 +16,9 @@ WANEDGE = Path(sys.executable).with_name("wanedge")
 def test_a_terminated_run_leaves_no_partial_file(mini_bundle: Bundle, tmp_path: Path) -> None:
     shutil.copy(ROOT / "samples/media/visitor.mp4", tmp_path)
     command = [WANEDGE, "run", mini_bundle.root, "visitor.mp4", "-o", "reply.mp4", "--pace", "realtime"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [str(part) for part in command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".reply.mp4*")):  # the run is under way
         assert time.monotonic() < deadline

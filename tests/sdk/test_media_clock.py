@@ -48,7 +48,7 @@ def test_video_alone_is_not_kept_waiting_for_audio():
 
 
 def test_an_expected_modality_is_waited_for_from_the_start():
-    assembler = MediaAssembler(TINY, expect=("video",))
+    assembler = MediaAssembler(TINY, expect=["video"])
     assembler.push_audio(tone(480))
     assert assembler.take() == []
     assembler.push_audio(tone(10))

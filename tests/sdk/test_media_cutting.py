@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from wanedge.config import FRAMES_PER_UNIT, TINY
 from wanedge.media import MediaAssembler
 
-BOTH = ("audio", "video")
+BOTH: tuple[Literal["audio", "video"], ...] = ("audio", "video")
 FOREVER_MS = 10**9
 PATIENCE_MS = 480
 

@@ -181,7 +181,7 @@ def test_a_file_that_ends_early_is_read_and_what_is_missing_is_said(tmp_path):
     path = tmp_path / "cut.mp4"
     write(path, moving_picture((96, 160)), sweep())
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    problems = []
+    problems: list[str] = []
     chunks = list(read_media(path, problems.append))
     assert {type(c) for c in chunks} == {AudioChunk, VideoChunk}
     for kind in ("audio", "video"):

@@ -72,7 +72,7 @@ def write_film(path, seconds, codec="mpeg4", audio="aac", sar=None, times=None, 
 
 def read(path):
     """(seconds of sound, frames, problems, chunks)"""
-    problems = []
+    problems: list[str] = []
     chunks = list(read_media(path, problems.append))
     sound = sum(len(c.pcm) / c.sample_rate for c in chunks if isinstance(c, AudioChunk))
     frames = sum(len(c.frames) for c in chunks if isinstance(c, VideoChunk))

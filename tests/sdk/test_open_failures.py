@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def bundle(mini_bundle: Bundle, tmp_path: Path) -> Path:
     return Path(shutil.copytree(mini_bundle.root, tmp_path / "kiosk"))
 
 
-def refusal(source: Path, **options: object) -> WanEdgeError:
+def refusal(source: Path, **options: Any) -> WanEdgeError:
     with pytest.raises(WanEdgeError) as caught:
         Session.open(source, **options)
     assert caught.value.hint

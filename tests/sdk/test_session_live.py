@@ -257,7 +257,7 @@ def test_live_refuses_to_wait_and_bounds_make_sense(model: Model) -> None:
         {"on_full": "wait"},
     ):
         with pytest.raises(InputError) as caught:
-            Session.open(model, **wrong)  # type: ignore[arg-type]
+            Session.open(model, **wrong)
         assert caught.value.hint
 
 
@@ -295,7 +295,8 @@ def test_inputs_that_stay_away_or_stand_still_are_reported_once_and_their_return
     from wanedge.session.events import Events
     from wanedge.session.input_watch import InputWatch
 
-    events, seen = Events(), []
+    events = Events()
+    seen: list[Event] = []
     events.on("input_silent", seen.append)
     events.on("recovered", seen.append)
     watch = InputWatch(0.0, events)
@@ -514,7 +515,7 @@ def test_after_an_overload_the_session_goes_on_by_itself_and_accounts_for_every_
         return True
 
     bounds = {"live": True} if live else {"max_waiting": 2}
-    with Session.open(model, world=WORLD, **bounds) as session:  # type: ignore[arg-type]
+    with Session.open(model, world=WORLD, **bounds) as session:
         begun, go_on = threading.Event(), threading.Event()
         respond = session.streamer.respond
 

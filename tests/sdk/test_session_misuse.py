@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,9 +101,7 @@ def good(session: Session) -> dict[str, object]:
         ({"text": ""}, "text"),
     ],
 )
-def test_bad_media_is_refused_whole_and_the_session_goes_on(
-    model: Model, change: dict[str, object], message: str
-) -> None:
+def test_bad_media_is_refused_whole_and_the_session_goes_on(model: Model, change: dict[str, Any], message: str) -> None:
     """One bad half of a push must not let the other half in."""
     with Session.open(model, world=WORLD) as session:
         with pytest.raises(InputError, match=message) as caught:

@@ -182,7 +182,7 @@ def test_a_world_text_longer_than_the_prefill_says_by_how_much(model: Model) -> 
         Streamer(model, "word " * 50)
 
 
-def unit_with(model: Model, **changes: object) -> UserUnit:
+def unit_with(model: Model, **changes: Any) -> UserUnit:
     return replace(next(iter(user_units(model.config, 1))), **changes)
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,10 +32,10 @@ np.save(sys.argv[3], np.concatenate([unit.audio for unit in reply]))
 
 def test_a_device_without_torch_onnx_and_export_answers_the_same(mini_bundle: Bundle, tmp_path: Path) -> None:
     users = list(user_units(mini_bundle.model, 6))
-    arrays = {name: np.concatenate([getattr(u, name) for u in users]) for name in ("audio", "frames")}
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(u, name) for u in users]) for name in ("audio", "frames")}
     np.savez(tmp_path / "units.npz", **arrays)
     command = [sys.executable, "-c", ON_A_DEVICE, mini_bundle.root, tmp_path / "units.npz", tmp_path / "reply.npy"]
-    subprocess.run(command, check=True, timeout=200)
+    subprocess.run([str(part) for part in command], check=True, timeout=200)
     streamer = Streamer(Model.load(mini_bundle), "A bright lobby.")
     expected = np.concatenate([streamer.step(user).audio for user in users])
     assert np.load(tmp_path / "reply.npy").tobytes() == expected.tobytes()
