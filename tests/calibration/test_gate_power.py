@@ -40,6 +40,7 @@ def test_power_counts_the_broken_that_were_caught_and_the_honest_that_were_rejec
     honest, wronged = Trial("honest", "", "mse", ""), Trial("honest", "", "max", "free.tokens_equal")
     found = power([caught, caught, misnamed, missed, honest, wronged])
     assert (found["gate_caught"].value, found["gate_caught"].n, found["gate_caught"].passed) == (0.75, 4, False)
-    assert (found["gate_named_first"].value, found["gate_named_first"].n) == (pytest.approx(2 / 3), 3)
+    assert found["gate_named_first"].value == pytest.approx(2 / 3)
+    assert found["gate_named_first"].n == 3
     assert (found["gate_wronged"].value, found["gate_wronged"].n, found["gate_wronged"].passed) == (1.0, 2, False)
     assert power_traced([caught, missed])["gate_caught_by_trace"].value == 0.5

@@ -8,7 +8,7 @@ from samples.kiosk.data.duplex.rules import right_replies
 from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Script
 from samples.kiosk.evaluation.loop import Visitor
 
-from wanedge.config import FRAMES_PER_UNIT, TINY, UNIT_MS
+from wanedge.config import FRAMES_PER_UNIT, TINY, UNIT_MS, AgentState
 from wanedge.text import TextStream, Tokenizer
 from wanedge.units import AgentUnit
 from wanedge_export.tokenizer import LOBBY
@@ -54,7 +54,11 @@ def silent_guide(k: int, _audio: np.ndarray, _frames: np.ndarray) -> AgentUnit:
 
 
 def unit(
-    k: int, pcm: np.ndarray | None = None, text: str = "", state: str = "<idle>", frames: np.ndarray | None = None
+    k: int,
+    pcm: np.ndarray | None = None,
+    text: str = "",
+    state: AgentState = "<idle>",
+    frames: np.ndarray | None = None,
 ) -> AgentUnit:
     return AgentUnit(
         index=k,

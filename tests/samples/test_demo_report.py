@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from samples.demo.scene import Said, Transcript
 from samples.demo.summary import summarise
 from samples.kiosk.evaluation.chart import Axis, Chart, round_step, spread
 
+from wanedge.config import AgentState
 from wanedge.units import AgentUnit, UnitTiming, UserUnit
 from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_runtimes.errors import InputError
@@ -164,7 +166,7 @@ def test_every_text_of_the_run_is_shown_and_not_obeyed():
     said = Said(start_s=0.1, end_s=0.2, words=HOSTILE, speaker=HOSTILE)
     run = replace(
         run,
-        units=[replace(unit, text=HOSTILE, state=HOSTILE) for unit in run.units],
+        units=[replace(unit, text=HOSTILE, state=cast(AgentState, HOSTILE)) for unit in run.units],
         model=HOSTILE,
         precision=HOSTILE,
         runtime=HOSTILE,

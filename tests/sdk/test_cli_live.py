@@ -78,7 +78,7 @@ def test_a_stage_shows_every_picture_in_order_as_bgr_and_reports_what_was_played
     for user in user_units(session.config, 4):
         frames = np.zeros((FRAMES_PER_UNIT, 2, 2, 3), dtype=np.uint8)
         frames[..., 0] = 1 + user.index * FRAMES_PER_UNIT + np.arange(FRAMES_PER_UNIT)[:, None, None]  # red
-        units.append(AgentUnit(user.index, 0, UNIT_MS, np.ones_like(user.audio), frames, "", (), "<speak>", {}))
+        units.append(AgentUnit(user.index, 0, UNIT_MS, np.ones_like(user.audio), frames, "", (), "<speak>"))
     with open_stage(session, NullSink(), Window(vision)) as stage:
         for unit in units:
             stage.perform(unit)

@@ -23,9 +23,7 @@ TARGET_MS = 60
 
 def unit(index, sound, shade=0):
     frames = np.full((FRAMES_PER_UNIT, 2, 2, 3), shade, np.uint8)
-    return AgentUnit(
-        index, index * UNIT_MS, (index + 1) * UNIT_MS, sound.astype(np.float32), frames, "", (), "<speak>", {}
-    )
+    return AgentUnit(index, index * UNIT_MS, (index + 1) * UNIT_MS, sound.astype(np.float32), frames, "", (), "<speak>")
 
 
 def tone(index):
@@ -211,17 +209,18 @@ def test_every_unit_is_reported_as_played_once_and_in_order():
     assert len(reported) >= stage.units - 8
 
 
-def test_a_voice_without_a_screen_keeps_no_pictures():
+def test_a_voice_without_a_screen_keeps_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """375 units are played and nobody asks for a picture, or what was played."""
     stage = Stage(tone, keep=False)
-    stage.player.picture = lambda: None
-    alive, original = weakref.WeakValueDictionary(), stage.player.play
+    monkeypatch.setattr(stage.player, "picture", lambda: None)
+    alive: weakref.WeakValueDictionary[int, AgentUnit] = weakref.WeakValueDictionary()
+    original = stage.player.play
 
     def play(unit):
         alive[unit.index] = unit
         original(unit)
 
-    stage.player.play = play
+    monkeypatch.setattr(stage.player, "play", play)
     stage.run(60.0)
     gc.collect()
     assert stage.units > 370
