@@ -18,7 +18,7 @@ from wanedge_runtimes.ort import OrtRuntime
 from wanedge_runtimes.spec import GraphSpec
 
 # float32 sums in another order, fed back through a state.
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 class Sums(Small):
@@ -40,6 +40,8 @@ class Sums(Small):
 
 
 class BufferCalledMean(Sums):
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.randn(3))
@@ -169,7 +171,7 @@ def streams_as_torch(component: Any, graph: ExportedGraph, dims: list[dict[str, 
     for step in roll_out(component, dims, steps):
         outputs = executable.run({name: t.numpy() for name, t in step.inputs.items()}, state)
         for name, expected in step.outputs.items():
-            np.testing.assert_allclose(outputs[name], expected, **TOLERANCE)
+            np.testing.assert_allclose(outputs[name], expected.numpy(), **TOLERANCE)
 
 
 @pytest.mark.parametrize("component", [BufferCalledMean, ParameterCalledAdd, InputCalledLinear, Delay, Branches])
