@@ -1,5 +1,6 @@
 """The work of `wanedge run`: open a session, feed it, keep what comes."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from wanedge.cli.conversation import Pace, converse
 from wanedge.cli.live import converse_live, open_stage
 from wanedge.cli.recording import Recording, SideBySide
 from wanedge.commands import Misuse, progress, require_variant
+from wanedge.config import UNIT_MS
 from wanedge.media import MediaFileError
 from wanedge.media.files import read_media
 from wanedge.media.live import Camera, Microphone, capture
@@ -120,7 +122,9 @@ def _report_end(recording: Recording | SideBySide, error: MediaFileError, accoun
 
 def _open(job: Job, model: Model) -> Session:
     live = isinstance(job.source, Live)
-    return Session.open(model, world=job.world, seed=job.seed, state=job.state, live=live)
+    # A file that is fed as fast as it is answered has no time at which an answer is due.
+    deadline_ms = UNIT_MS if live or job.pace == "realtime" else math.inf
+    return Session.open(model, world=job.world, seed=job.seed, state=job.state, live=live, deadline_ms=deadline_ms)
 
 
 def _recording(job: Job, model: Model, session: Session) -> Recording | SideBySide | None:

@@ -18,12 +18,15 @@ PATIENCE_S = 0.2  # how long one wait for a unit lasts before the state of thing
 def converse(session: Session, chunks: Iterable[MediaChunk], pace: Pace) -> Iterator[AgentUnit]:
     """Push all of `chunks`, finish, and yield every agent unit in order.
 
-    pace: "realtime" pushes a chunk when its last sample or frame would have been captured, "max" as soon as the
-        session has room.
+    pace: "realtime" pushes a chunk when its last sample or frame would have been captured, "max" as fast as units are
+        answered.
     """
+    if pace == "max":
+        yield from session.stream(chunks)
+        return
     started, first = monotonic(), None
     for chunk in chunks:
-        if pace == "realtime" and chunk.timestamp is not None:
+        if chunk.timestamp is not None:
             first = chunk.timestamp if first is None else first
             yield from _pull_until(session, started + chunk.timestamp - first + chunk_seconds(chunk))
         while not session.wait_for_room(0):
