@@ -1,6 +1,7 @@
 """Every graph of the shipped guide and of `edge`, for every device and precision: lint and build."""
 
 import hashlib
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,13 +33,11 @@ def prepared(model: ModelName, folder: Path) -> Bundle:
 @pytest.mark.parametrize("model", MODELS)
 def test_the_graphs_lint_clean_for_every_device_that_takes_portable_graphs(model: ModelName, folder: Path) -> None:
     bundle = prepared(model, folder)
-    for target in TARGETS:
-        for precision in ("fp16", "int8", "fp8"):
-            if target.profile != "portable" or target.sm is None or precision not in target.precisions:
-                continue
-            for name in STREAMING_COMPONENTS:
-                path, _ = bundle.graph(name, VARIANTS[precision])
-                assert [f for f in lint_graph(Graph.load(path), target, name) if f.level == "error"] == []
+    for precision, name in product(("fp16", "int8", "fp8"), STREAMING_COMPONENTS):
+        graph = Graph.load(bundle.graph(name, VARIANTS[precision])[0])
+        for target in TARGETS:
+            if target.profile == "portable" and target.sm is not None and precision in target.precisions:
+                assert [f for f in lint_graph(graph, target, name) if f.level == "error"] == []
 
 
 def built(bundle: Bundle, cell: Cell, place: Path) -> tuple[Variant, dict[str, str]]:

@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.benchmarks import floor
 from tests.benchmarks import measures as become
 from tests.benchmarks.__main__ import bench
 from tests.benchmarks.contenders import (
@@ -110,6 +111,7 @@ def test_a_unit_lasts_at_least_as_long_as_its_graph_runs(model: Model) -> None:
         way.close()
 
 
+@pytest.mark.slow
 def test_contenders_with_other_weights_are_refused(model: Model, mini_model: ReferenceModel) -> None:
     require_same_answers(model, torch_model(mini_model, model.tokenizer))
     other = torch_model(ReferenceModel(model.config, seed=1), model.tokenizer)
@@ -229,9 +231,25 @@ def test_installed_sizes_add_up() -> None:
     assert "installed_small_mb" not in found
 
 
-def test_this_machines_products_take_time() -> None:
-    rates = measured_rates(mini(), rows=6, repeats=2)
-    assert min(rates.block, rates.square, rates.stream) > 0
+def clock_of(*spent_ms: int) -> Callable[[], int]:
+    """A clock in ns, read before and after each run; the runs take `spent_ms`, again and again."""
+    now, runs = 0, cycle([ms for spent in spent_ms for ms in (0, spent)])
+
+    def read() -> int:
+        nonlocal now
+        now += next(runs) * 1_000_000
+        return now
+
+    return read
+
+
+def test_this_machines_rates_are_those_of_the_best_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "perf_counter_ns", clock_of(4, 2, 3))
+    rates = measured_rates(mini(), rows=6, repeats=3)
+    weights = 32 * 48 * 3 * 3  # width, ffn, three matrices of each of three layers
+    assert rates.block == pytest.approx(2 * 6 * weights / 2e-3)  # operations a second; the best repeat took 2 ms
+    assert rates.square == pytest.approx(2 * 1024**3 / 2e-3)
+    assert rates.stream == pytest.approx(4 * weights / 2e-3)  # bytes a second
 
 
 @pytest.mark.slow

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.gpu import floor
 from tests.benchmarks.gpu.backends import BACKENDS, REFERENCE, Available, unavailable_reason
 from tests.benchmarks.gpu.compare import TOLERANCE, Agreement, agree, as_states_of, measures, timed
 from tests.benchmarks.gpu.floor import device_rates
@@ -125,6 +127,7 @@ def test_the_table_has_what_ran_and_why_the_rest_did_not() -> None:
 # torch on a device, with the CPU in the device's place
 
 
+@pytest.mark.slow
 def test_torch_on_a_device_streams_what_the_graphs_stream(plain: Model) -> None:
     # By another name than "cpu", so that everything is copied there and back as on a GPU.
     candidate = torch_model(ReferenceModel(mini(), seed=0), plain.tokenizer, device="cpu:0")
@@ -136,12 +139,15 @@ def test_torch_on_a_device_streams_what_the_graphs_stream(plain: Model) -> None:
         state.restore({})
 
 
-def test_rates_are_positive_numbers() -> None:
+def test_rates_count_operations_and_both_directions_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = count(step=2_000_000)  # every run takes 2 ms
+    monkeypatch.setattr(floor, "perf_counter_ns", lambda: next(ticks))
     rates = device_rates("cpu", side=64, size=1 << 20)
-    assert rates.block > 0
-    assert rates.stream > 0
+    assert rates.block == rates.square == pytest.approx(2 * 64**3 / 2e-3)
+    assert rates.stream == pytest.approx(2 * (1 << 20) / 2e-3)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_command_says_so_and_measures_nothing(mini_bundle: Bundle, tmp_path: Path) -> None:
     nvidia = find_nvidia()
     if nvidia is not None and nvidia.gpus:

@@ -22,6 +22,7 @@ def searched(source: Source, budget_db: float) -> Mixed:
         return search_mixed(bench, budget_db)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_kept_anyway_gives_nothing_back(source: Source) -> None:
     found = searched(source, 5.0)
     assert found.given_back == []
@@ -32,6 +33,7 @@ def test_a_budget_that_is_kept_anyway_gives_nothing_back(source: Source) -> None
         assert region.kept != "int8" or region.faster
 
 
+@pytest.mark.slow
 def test_a_tighter_budget_is_kept_by_giving_layers_back(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     def faster(models: Mapping[str, Model], _bench: Bench) -> dict[str, dict[str, float]]:
         """8 bits always pay: two searches of a busy machine would measure different things."""
@@ -47,11 +49,13 @@ def test_a_tighter_budget_is_kept_by_giving_layers_back(source: Source, monkeypa
         assert found.recipe.components[component][layer] != "int8"
 
 
+@pytest.mark.slow
 def test_a_budget_beyond_floats_is_refused(source: Source) -> None:
     with pytest.raises(QuantizationError, match="no assignment keeps 200 dB"):
         searched(source, 200.0)
 
 
+@pytest.mark.slow
 def test_trials_on_a_local_ray_of_two_workers_give_the_same_numbers(source: Source, ray_cluster: str) -> None:
     recipe = default_recipe(source, "int8")
     kept = {"audio_decoder": recipe.components["audio_decoder"]}

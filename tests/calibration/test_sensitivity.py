@@ -42,6 +42,7 @@ def test_replacing_every_layer_gives_the_other_graph(source: Source) -> None:
         assert actual == expected
 
 
+@pytest.mark.slow
 def test_a_badly_chosen_range_that_no_file_shows_is_found_by_ranking(source: Source, tmp_path: Path) -> None:
     """The range of one input is a hundredth of what it saw: an honest graph with a wrong number."""
     recipe = default_recipe(source, "int8")
@@ -61,12 +62,14 @@ def test_a_badly_chosen_range_that_no_file_shows_is_found_by_ranking(source: Sou
     assert {x["layer"] for x in layers} == set(layer_groups(graphs[0], graphs[1]))
 
 
+@pytest.mark.slow
 def test_fp32_causes_nothing(quantized: Bundle) -> None:
     model = Model.load(quantized, "onnxruntime", "fp32", ONE)
     teacher = TeacherForcedRun(model, list(user_units(quantized.model, 3, seed=1)), memory=5)
     assert all(cause["alone"] < 1e-12 for cause in rank_components(teacher, model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "component"),
     [

@@ -49,6 +49,7 @@ def loaded(bundle: Bundle, name: str, options: RuntimeOptions = ONE) -> Model:
     return Model.load(bundle, "onnxruntime", name, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("options", [ONE, RuntimeOptions(threads=2), OTHER_KERNELS], ids=["same", "threads", "kernels"])
 def test_honest_ways_to_run_the_same_graphs_are_within_the_tolerance(
@@ -76,6 +77,7 @@ def test_a_trace_covers_every_fill_level_every_component_every_row_and_every_slo
     assert len(probed) == min(capacity, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "component"),
     [
@@ -128,6 +130,7 @@ def test_damaged_and_other_files_are_refused(traces: dict[str, Trace], tmp_path:
         list(Trace.open(damaged).calls())
 
 
+@pytest.mark.slow
 def test_the_command_records_a_trace_and_validates_with_it(
     quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:
@@ -149,6 +152,7 @@ def test_the_command_records_a_trace_and_validates_with_it(
     assert verdict.passed
 
 
+@pytest.mark.slow
 def test_a_short_trace_is_incomplete_and_another_graph_is_refused(
     quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:

@@ -73,12 +73,14 @@ def test_fp32_against_itself_is_perfect(quantized: Bundle, clips: list[Clip], tm
     assert same.files.layers[0].worst_db == 150.0
 
 
+@pytest.mark.slow
 def test_clips_in_parallel_processes_give_the_same_numbers(
     quantized: Bundle, clips: list[Clip], honest: Compared, tmp_path: Path
 ) -> None:
     assert compared(quantized, clips, tmp_path, processes=2).results == honest.results
 
 
+@pytest.mark.slow
 def test_clips_on_a_local_ray_of_two_workers_give_the_same_numbers(
     quantized: Bundle, clips: list[Clip], honest: Compared, tmp_path: Path, ray_cluster: str
 ) -> None:
@@ -153,6 +155,7 @@ def wanedge(*arguments: object) -> Result:
     return CliRunner().invoke(build_app(), [str(a) for a in arguments])
 
 
+@pytest.mark.slow
 def test_the_command_fails_on_a_sabotaged_bundle_and_its_report_names_the_guilty(
     quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:
@@ -192,6 +195,7 @@ def test_the_command_fails_on_a_sabotaged_bundle_and_its_report_names_the_guilty
     assert {row["verdict"] for row in json.loads(twice.output)} <= {"same", "within the noise"}
 
 
+@pytest.mark.slow
 def test_a_passed_and_recorded_variant_is_what_runs_by_default_on_the_cpu(
     quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:

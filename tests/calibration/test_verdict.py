@@ -80,6 +80,7 @@ def test_two_units_are_no_evidence(bundle: Path, clips: list[Clip], gate: Path, 
     assert default_of(bundle) == "fp32"
 
 
+@pytest.mark.slow
 def test_the_default_gate_says_what_a_short_clip_lacks(bundle: Path, clips: list[Clip], tmp_path: Path) -> None:
     command = ("validate", bundle, "--reference", bundle, "--variant", "int8", "--clips", clips[0].path, "--no-causes")
     done = wanedge(*command, "-o", tmp_path / "r", "--json")
@@ -196,6 +197,7 @@ def test_files_are_compared_before_anything_runs(
     assert "stored.constants_changed" in report["misses"]
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_not_the_gates_is_refused(
     bundle: Path, quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:
@@ -282,6 +284,7 @@ def test_a_calibration_on_silence_is_clipped_in_front_of_its_qs(
     assert "probe.saturated_worst" not in honest.misses
 
 
+@pytest.mark.slow
 def test_components_are_held_to_what_honest_quantizations_reach(
     quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:

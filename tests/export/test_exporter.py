@@ -74,6 +74,7 @@ def external(graph: ExportedGraph) -> dict[str, tuple[str, int, int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("component", "graph"),
     [
@@ -163,6 +164,7 @@ def test_weights_start_on_pages_so_that_they_can_be_mapped(exported: Exported) -
     assert all(offset % PAGE == 0 for _, offset, _ in places)
 
 
+@pytest.mark.slow
 def test_export_is_byte_identical_in_another_process(exported: Exported, tmp_path: Path) -> None:
     code = f"import pathlib, tests.export.test_exporter as t; t.export_all(pathlib.Path({str(tmp_path)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -32,6 +32,7 @@ def model() -> ReferenceModel:
     return ReferenceModel(mini(), seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "edge"])
 def test_every_component_of_a_preset_keeps_its_own_spec(name: str) -> None:
     components = ReferenceModel(PRESETS[name]).components()
@@ -115,6 +116,7 @@ def streamed(component: Component, name: str, pieces: list[torch.Tensor]) -> Ten
 partitions = st.lists(st.integers(1, 3), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(sizes=partitions, seed=st.integers(0, 1000))
 @pytest.mark.parametrize(

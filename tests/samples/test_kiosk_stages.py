@@ -45,15 +45,16 @@ def voices() -> "audio_vae.Voices":
 def halves(trainer: Trainer[Any], part: str) -> tuple[float, float]:
     """The mean of a loss over the first and over the last tenth of a run."""
     losses: list[float] = []
-    original = trainer._update
+    original = trainer.stage.losses
 
-    def update() -> dict[str, float]:
-        parts = original()
-        losses.append(parts[part])
+    def kept(batch: Any) -> dict[str, Any]:
+        parts = original(batch)
+        losses.append(float(parts[part].detach()))
         return parts
 
-    trainer._update = update  # type: ignore[method-assign]
-    trainer.run(say=lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.stage, "losses", kept)
+        trainer.run(say=lambda _: None)
     tenth = max(1, len(losses) // 10)
     return float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
 

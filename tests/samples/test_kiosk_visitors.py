@@ -23,6 +23,7 @@ def test_a_clip_is_the_same_for_a_seed_and_differs_between_seeds():
     assert (one != other).any()
 
 
+@pytest.mark.slow
 @given(leaves=st.integers(41, 110), seed=st.integers(0, 50), comes=WAYS, goes=WAYS)
 @example(leaves=102, seed=16, comes="ahead", goes="ahead")  # somebody waited too close to the picture's edge
 @settings(max_examples=12, deadline=None, phases=NO_SHRINKING)
@@ -37,6 +38,7 @@ def test_a_later_change_of_the_script_never_changes_an_earlier_picture(leaves, s
     assert (before != after).any()
 
 
+@pytest.mark.slow
 @given(frames=st.integers(1, 90), seed=st.integers(0, 50))
 @settings(max_examples=10, deadline=None, phases=NO_SHRINKING)
 def test_a_shorter_clip_is_the_start_of_a_longer_one(frames, seed):
@@ -44,6 +46,7 @@ def test_a_shorter_clip_is_the_start_of_a_longer_one(frames, seed):
     np.testing.assert_array_equal(visitor_clip(seed, frames, script)[0], visitor_clip(seed, 90, script)[0][:frames])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("comes", "goes"), [("left", "right"), ("right", "left"), ("ahead", "ahead")])
 def test_the_truth_about_visitors_agrees_with_the_pixels(comes, goes):
     """Without passers-by, what differs from the empty lobby is the visitor."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from samples.kiosk.training.assemble import app
@@ -12,6 +13,7 @@ from wanedge.config import TINY
 from wanedge_export.model import ReferenceModel
 
 
+@pytest.mark.slow
 def test_every_tensor_is_the_mean_of_both(tmp_path: Path) -> None:
     saved = []
     for seed in (0, 1):

@@ -75,6 +75,7 @@ def test_a_resumed_conversation_is_the_same(bundle: Path, tmp_path: Path) -> Non
     assert "with a restart: the same" in run("save_and_resume", bundle, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exported_component_streams_as_torch_does(tmp_path: Path) -> None:
     assert "100 chunks, largest difference to torch" in run("export_a_component", "denoiser", cwd=tmp_path)
     assert list((tmp_path / "denoiser").rglob("*.onnx"))

@@ -262,6 +262,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["fresh", "same"])
 def test_a_writer_killed_at_any_moment_leaves_only_whole_bundles(tmp_path: Path, where: str) -> None:
     random.seed(where)

@@ -44,7 +44,8 @@ def test_the_command_in_the_figures_makes_them_again_and_names_no_folder(mini_bu
 
 
 def test_on_stdout_the_figures_are_the_one_document(mini_bundle: Bundle) -> None:
-    assert Results.model_validate_json(bench(mini_bundle, "--json", "-").stdout).measures
+    figures = Results.model_validate_json(bench(mini_bundle, "--json", "-").stdout)
+    assert figures.measures["response_latency_ms_p95"].n == UNITS
 
 
 def sample(wall_ms: float, latency_ms: float, graph_ms: float) -> Sample:

@@ -90,6 +90,7 @@ def seconds(path: Path) -> tuple[float, float]:
     return frames / FPS, sum(len(c.pcm) / c.sample_rate for c in chunks if isinstance(c, AudioChunk))
 
 
+@pytest.mark.slow
 def test_a_camera_that_stops_costs_neither_conversation_nor_recording(mini_bundle: Bundle, tmp_path: Path) -> None:
     process = start(mini_bundle, tmp_path, "--seconds", "5", "--json", CAMERA_STOPS="3")
     out, said = process.communicate(timeout=120)
@@ -105,6 +106,7 @@ def test_a_camera_that_stops_costs_neither_conversation_nor_recording(mini_bundl
     assert any("camera" in problem for problem in document["problems"])
 
 
+@pytest.mark.slow
 def test_a_microphone_that_falls_silent_is_reported_and_everything_is_kept(mini_bundle: Bundle, tmp_path: Path) -> None:
     process = start(mini_bundle, tmp_path, "--seconds", "5", "--json", MICROPHONE_STOPS="1.5")
     out, said = process.communicate(timeout=120)
@@ -114,6 +116,7 @@ def test_a_microphone_that_falls_silent_is_reported_and_everything_is_kept(mini_
     assert seconds(tmp_path / "reply.mp4")[0] == pytest.approx(5, abs=1.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_keeps_the_recording(mini_bundle: Bundle, tmp_path: Path, number: signal.Signals) -> None:
     process = start(mini_bundle, tmp_path)
@@ -130,6 +133,7 @@ def test_a_signal_keeps_the_recording(mini_bundle: Bundle, tmp_path: Path, numbe
     assert not list(tmp_path.glob(".reply*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [12_000, 24_000], ids=["early", "at the end"])
 def test_a_full_disk_ends_the_recording_and_not_the_conversation(
     mini_bundle: Bundle, tmp_path: Path, limit: int

@@ -112,16 +112,18 @@ def test_a_camera_delivers_rgb_and_is_asked_for_size_and_rate():
 
 
 def test_captured_chunks_can_be_pushed():
-    sound, vision = FakeSound(), FakeVision([np.zeros((48, 64, 3), np.uint8)] * 4, fails=False)
-    assembler = MediaAssembler(TINY)
+    sound, vision = FakeSound(), FakeVision([np.full((48, 64, 3), 200, np.uint8)] * 5)
+    assembler = MediaAssembler(TINY, patience_ms=10_000, expect=["audio", "video"])  # in whatever order they come
     with capture(Microphone(library=sound), Camera(library=vision)) as chunks:
-        sound.speak(9)
-        for chunk in islice(chunks, 12):
+        sound.speak(9)  # 180 ms: the first unit and a little
+        for chunk in islice(chunks, 9 + 5):
             if isinstance(chunk, AudioChunk):
                 assembler.push_audio(chunk.pcm, chunk.sample_rate)
             else:
                 assembler.push_video(chunk.frames, chunk.fps)
-    assert len(assembler.finish()) >= 1
+    first = assembler.finish()[0]
+    assert first.audio.any()
+    assert (first.frames == 200).all()
 
 
 def test_when_nobody_takes_them_the_oldest_chunks_are_given_up_and_counted():

@@ -85,6 +85,7 @@ def type_in(user: UserUnit) -> UserUnit:
     return replace(user, text="Hello")
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(changed=st.integers(0, 11), change=st.sampled_from([shout, invert, type_in]))
 def test_a_changed_unit_changes_nothing_before_it_and_everything_that_can_see_it(
@@ -101,6 +102,7 @@ def test_a_changed_unit_changes_nothing_before_it_and_everything_that_can_see_it
             assert a.audio.tobytes() != b.audio.tobytes()
 
 
+@pytest.mark.slow
 def test_torch_and_onnx_runtime_agree_for_300_units_and_the_error_does_not_grow(
     model: Model, mini_model: ReferenceModel
 ) -> None:

@@ -18,9 +18,9 @@ def test_masks_and_write_indices_are_the_definitions(lag: int, units: int, prefi
     ring = Ring(prefill, layout.slots, units)
     inputs = RingInputs(ring, layout, lag)
     # Runs of consecutive units, each beginning anywhere, as after a restored state.
+    length = 1
     for unit in [first + step for first in starts for step in range(2 * units + 3)]:
-        length = 1 + unit % prefill if unit in starts else inputs._prefill_length
-        length = max(length, 1)
+        length = 1 + unit % prefill if unit in starts else length
         inputs.begin(unit, length)
         for slot in range(layout.slots):
             if slot < layout.user.stop:
