@@ -1,5 +1,7 @@
-"""A small bundle with everything a real one has but a model: the graphs are arbitrary bytes."""
+"""Bundles of tests: real ones, exported once and kept, and a small one whose graphs are arbitrary bytes."""
 
+import fcntl
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.configs import mini
-from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Provenance, Variant
+from wanedge.bundle import Bundle, BundleWriter, Contents, GraphFiles, Provenance, Variant, verify
 from wanedge.bundle.manifest import seal
 from wanedge_runtimes.spec import GraphSpec, StateSpec, TensorSpec
 
+ROOT = Path(__file__).parent.parent
 FILES = {
     "tokenizer.json": b'{"version": "1.0"}',
     "graphs/fp32/backbone.onnx": b"graph of the backbone" * 3,
@@ -19,6 +22,34 @@ FILES = {
     "reports/empty.txt": b"",
 }
 MADE = Provenance(wanedge="0.1.0", date=datetime(2026, 1, 1, tzinfo=UTC), command="wanedge export --preset tiny")
+
+
+def kept_bundle(name: str, export: Callable[[Path], Bundle]) -> Bundle:
+    """A bundle in out/tests that `export` writes to the path that it gets, unless one of the same sources is there.
+
+    Runs that ask at the same time wait for the first. name: everything that the call of `export` depends on.
+    """
+    path = ROOT / "out" / "tests" / f"{name}-{_sources_digest()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return Bundle.open(path) if path.exists() and verify(path).ok else export(path)
+
+
+def _sources_digest() -> str:
+    sources = [
+        *(ROOT / "export/wanedge_export" / f"{name}.py" for name in ("bundling", "component", "operators")),
+        *ROOT.glob("export/wanedge_export/exporter/*.py"),
+        *ROOT.glob("export/wanedge_export/model/*.py"),
+        *ROOT.glob("export/wanedge_export/tokenizer/*.*"),
+        *ROOT.glob("sdk/wanedge/bundle/*.py"),
+        *ROOT.glob("sdk/wanedge/[clt]*.py"),  # configuration, layout, text
+        *ROOT.glob("runtimes/wanedge_runtimes/spec.py"),
+    ]
+    digest = hashlib.sha256()
+    for file in sorted([*sources, ROOT / "tests" / "configs.py"]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def specs() -> dict[str, dict[str, GraphSpec]]:

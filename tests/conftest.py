@@ -6,7 +6,6 @@ a bundle that was exported elsewhere (WANEDGE_TEST_BUNDLE, or the one that is ke
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.bundles import kept_bundle
 from tests.configs import mini
-from wanedge.bundle import Bundle, verify
+from wanedge.bundle import Bundle
 
 if TYPE_CHECKING:
     from wanedge_export.model import ReferenceModel
-
-ROOT = Path(__file__).parent.parent
 
 # A busy machine is slow, and no claim of these tests is about time.
 settings.register_profile("wanedge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,29 +48,11 @@ def mini_bundle(request: pytest.FixtureRequest) -> Bundle:
     """
     if elsewhere := os.environ.get("WANEDGE_TEST_BUNDLE"):
         return Bundle.open(Path(elsewhere))
-    path = ROOT / "out" / "tests" / f"mini-{_sources_digest()}"
-    if path.exists() and verify(path).ok:
-        return Bundle.open(path)
-    mini_model = request.getfixturevalue("mini_model")
-    from wanedge_export.bundling import export_bundle
 
-    # Another test run may have made it meanwhile; replacing it by an equal one is harmless.
-    return export_bundle(
-        mini_model, path, profiles=("portable", "decomposed"), note="seeded, for tests", overwrite=True
-    )
+    def export(path: Path) -> Bundle:
+        from wanedge_export.bundling import export_bundle
 
+        model = request.getfixturevalue("mini_model")
+        return export_bundle(model, path, profiles=("portable", "decomposed"), note="seeded, for tests", overwrite=True)
 
-def _sources_digest() -> str:
-    sources = [
-        *(ROOT / "export/wanedge_export" / f"{name}.py" for name in ("bundling", "component", "operators")),
-        *ROOT.glob("export/wanedge_export/exporter/*.py"),
-        *ROOT.glob("export/wanedge_export/model/*.py"),
-        *ROOT.glob("export/wanedge_export/tokenizer/*.*"),
-        *ROOT.glob("sdk/wanedge/bundle/*.py"),
-        *ROOT.glob("sdk/wanedge/[clt]*.py"),  # configuration, layout, text
-        *ROOT.glob("runtimes/wanedge_runtimes/spec.py"),
-    ]
-    digest = hashlib.sha256()
-    for file in sorted([*sources, ROOT / "tests" / "configs.py"]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+    return kept_bundle("mini", export)

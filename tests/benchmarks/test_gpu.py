@@ -158,6 +158,7 @@ def test_without_a_gpu_the_command_says_so_and_measures_nothing(mini_bundle: Bun
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_kit_imports_nothing_that_a_bare_gpu_machine_lacks() -> None:
     """One with torch, numpy and wanedge's own dependencies: no scipy, no onnx, nothing of calibration."""
     code = """

@@ -168,6 +168,7 @@ def test_a_short_trace_is_incomplete_and_another_graph_is_refused(
     assert "other graphs than the trace's" in other.output
 
 
+@pytest.mark.slow
 def test_the_exported_call_repeats_the_failure(quantized: Bundle, traces: dict[str, Trace], tmp_path: Path) -> None:
     change = CHANGES["zeroed channel"]
     broken = changed(quantized, "audio_decoder", tmp_path / "b", lambda m: change(m, np.random.default_rng(2)))

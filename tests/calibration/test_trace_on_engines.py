@@ -49,6 +49,7 @@ def engines(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> DeviceF
     return device_files(bundle, tmp_path_factory.mktemp("engines"), "tensorrt", VARIANT)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gpu")
 def test_honest_engines_are_within_the_tolerance_and_break_no_invariant(engines: DeviceFiles, trace: Trace) -> None:
     result = replay(trace, engines.model(), "float16")

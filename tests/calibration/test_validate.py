@@ -87,6 +87,7 @@ def test_clips_on_a_local_ray_of_two_workers_give_the_same_numbers(
     assert compared(quantized, clips, tmp_path, ray=ray_cluster).results == honest.results
 
 
+@pytest.mark.slow
 def test_an_interrupted_validation_goes_on(
     quantized: Bundle, clips: list[Clip], honest: Compared, tmp_path: Path
 ) -> None:

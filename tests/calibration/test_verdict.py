@@ -127,6 +127,7 @@ def test_a_verdict_of_the_first_format_is_no_evidence(bundle: Path) -> None:
         read_verdict(opened, variant)
 
 
+@pytest.mark.slow
 def test_nan_leaves_a_whole_report_and_withdraws_the_old_verdict(
     bundle: Path, quantized: Bundle, clips: list[Clip], gate: Path, tmp_path: Path
 ) -> None:
@@ -378,6 +379,7 @@ def test_junit_counts_are_those_of_its_cases(bundle: Path, clips: list[Clip], ga
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_reports_of_other_clips_are_not_compared(bundle: Path, clips: list[Clip], gate: Path, tmp_path: Path) -> None:
     for name, clip, units in (("a", clips[0], UNITS), ("b", clips[1], UNITS), ("c", clips[0], 2)):
         validated(bundle, clip, gate, tmp_path / name, "--units", units)

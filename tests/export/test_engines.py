@@ -279,6 +279,7 @@ def test_what_the_linter_calls_an_error_is_not_built(bundle: Bundle) -> None:
         build_bundle(bundle, RTX_40, "fp16", HERE, cpu_only=True, source="fp32")
 
 
+@pytest.mark.slow
 def test_the_command_builds_into_a_copy_and_prints_one_document(bundle: Bundle, tmp_path: Path) -> None:
     arguments = ["build", str(bundle.root), "--target", "rtx-30", "--cpu-only", "-o", str(tmp_path / "b"), "--json"]
     done = CliRunner().invoke(build_app(), arguments)

@@ -246,6 +246,7 @@ def test_a_hand_written_norm_in_float16_holds_loud_sound(amplitude: float, tmp_p
     np.testing.assert_allclose(executable.run({"x": x.numpy()}, executable.new_state())["y"], expected["y"], rtol=5e-3)
 
 
+@pytest.mark.slow
 def test_calibration_finds_what_sample_inputs_do_not_reach(tmp_path: Path) -> None:
     class Gain(Sums):
         def compute(self, x: Tensor) -> Tensor:

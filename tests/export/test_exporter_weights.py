@@ -58,6 +58,7 @@ def test_every_graph_reads_back_its_own_weights_and_equal_ones_lie_once(graphs: 
         assert len(list(folder.glob("all.*.weights"))) == bool(places)
 
 
+@pytest.mark.slow
 @given(blobs, blobs, blobs)
 def test_a_graph_taken_back_leaves_no_bytes(
     first: list[np.ndarray], refused: list[np.ndarray], second: list[np.ndarray]

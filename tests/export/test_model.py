@@ -146,6 +146,7 @@ def test_a_codec_gives_the_same_for_any_cutting_of_a_clip_into_units(
             torch.testing.assert_close(parts[key], expected, **TOLERANCE)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(units=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_the_audio_encoders_ring_equals_its_window_offline(model: ReferenceModel, units: int, seed: int) -> None:

@@ -140,6 +140,7 @@ def test_decoders_give_the_same_media_for_the_whole_clip(system, streamed) -> No
     assert np.abs(difference).max() <= 1  # a level of uint8 where rounding meets a tie
 
 
+@pytest.mark.slow
 def test_the_offline_run_is_causal_exactly(system, streamed) -> None:
     """Changing unit 6's input changes no output before unit 6, bit for bit, and changes it from there on."""
     model, tokenizer = system

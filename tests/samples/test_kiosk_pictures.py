@@ -298,6 +298,7 @@ def test_footage_says_what_is_wrong_with_a_file(tmp_path):
         next(excerpts(1, [], 5))
 
 
+@pytest.mark.slow
 def test_the_sheets_begin_with_the_idle_guide(tmp_path):
     pytest.importorskip("av", reason="needs the extra media")
     written = make_sheets(tmp_path / "sheet")

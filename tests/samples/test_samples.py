@@ -42,6 +42,7 @@ def run(sample: str, *arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_file_is_streamed_and_answered_unit_by_unit(bundle: Path, tmp_path: Path) -> None:
     *units, last = run("stream_a_file", bundle, CLIP, "reply.mp4", cwd=tmp_path).splitlines()
     times = [float(match[1]) for line in units if (match := re.match(r" *([\d.]+) s +\d+ ms  <", line))]
@@ -59,12 +60,14 @@ def test_a_clip_at_the_pace_of_time_takes_the_place_of_the_devices(bundle: Path,
     assert int(match[1]) + int(match[2]) == pytest.approx(UNITS, abs=1)
 
 
+@pytest.mark.slow
 def test_asyncio_takes_every_unit(bundle: Path, tmp_path: Path) -> None:
     match = re.search(r"(\d+) units\n$", run("asyncio_session", bundle, CLIP, cwd=tmp_path))
     assert match
     assert int(match[1]) == pytest.approx(UNITS, abs=1)
 
 
+@pytest.mark.slow
 def test_sessions_that_share_a_model_answer_everything(bundle: Path, tmp_path: Path) -> None:
     lines = run("several_sessions", bundle, CLIP, "--sessions", 2, cwd=tmp_path).splitlines()
     units = [int(match[2]) for line in lines if (match := re.match(r"session (\d): (\d+) units", line))]

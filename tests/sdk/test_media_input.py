@@ -221,6 +221,7 @@ def test_text_that_waits_at_the_end_gets_a_unit():
     assert [u.text for u in assembler.finish()] == ["", "bye"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_the_stream():
     """A leak of 60 bytes a unit would show."""
     assembler = MediaAssembler(TINY)

@@ -128,6 +128,7 @@ def test_pauses_go_before_words():
     assert lengths_ms[lengths_ms < 450].sum() >= 450 - 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ppm", [-2000, -200, 200, 2000])
 def test_a_card_whose_clock_drifts_is_followed(ppm):
     """2,000 ppm for seven minutes is as far as 200 ppm go in more than an hour."""

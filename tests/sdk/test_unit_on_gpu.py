@@ -6,10 +6,13 @@ The shipped guide's figures are docs/figures/gpu.json; these are the same claims
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.bundles import kept_bundle
 from tests.configs import mini
 from tests.gpu_double import Gpu, installed
 from tests.gpu_models import Backend, DeviceFiles, device_files, host_model
@@ -27,13 +30,14 @@ BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Bundle]:
+def bundles() -> dict[int, Bundle]:
     """By thinker_lag."""
-    folder = tmp_path_factory.mktemp("bundles")
-    return {
-        lag: export_bundle(ReferenceModel(mini(thinker_lag=lag), seed=0), folder / f"lag{lag}", precisions=("fp16",))
-        for lag in (0, 1)
-    }
+
+    def export(lag: int, path: Path) -> Bundle:
+        model = ReferenceModel(mini(thinker_lag=lag), seed=0)
+        return export_bundle(model, path, precisions=("fp16",), overwrite=True)
+
+    return {lag: kept_bundle(f"fp16-lag{lag}", partial(export, lag)) for lag in (0, 1)}
 
 
 @pytest.fixture(scope="module")
