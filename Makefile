@@ -3,7 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 EXTRAS := cpu,engines,export,calibration,pesq,ray,media,plots,signing,kiosk,dev
 
-.PHONY: demo test check thin oldest bench lint format clean
+.PHONY: demo test check soak thin oldest bench lint format clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml
@@ -16,10 +16,13 @@ demo: $(VENV)/.installed
 	$(PY) -m samples.demo --out out/demo
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow and not soak"
 
 check: lint
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not soak"
+
+soak: $(VENV)/.installed
+	$(PY) -m pytest -m soak
 
 # Fresh environments without torch; they need the small bundle that `make test` keeps in out/tests.
 thin oldest: $(VENV)/.installed

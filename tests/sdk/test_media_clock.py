@@ -301,7 +301,7 @@ def test_whatever_the_timestamps_units_come_in_order_and_the_assembler_survives(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("ppm", [-1000, 1000])
 @pytest.mark.parametrize(
-    ("rate", "seconds"), [(16_000, 200), (48_000, 200), pytest.param(16_000, 3600, marks=pytest.mark.slow)]
+    ("rate", "seconds"), [(16_000, 200), (48_000, 200), pytest.param(16_000, 3600, marks=pytest.mark.soak)]
 )
 def test_a_microphone_that_drifts_against_the_camera_stays_within_a_frame_of_it(ppm, rate, seconds):
     """An hour at 1,000 ppm is 3.6 s. Both are stamped with one clock; the camera keeps it, the sound card does not.

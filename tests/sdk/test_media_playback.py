@@ -143,7 +143,7 @@ def test_a_card_whose_clock_drifts_is_followed(ppm):
     assert stats.speed == pytest.approx(1 / (1 + ppm * 1e-6), abs=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)  # half a minute on a quiet core
 @pytest.mark.parametrize("ppm", [-200, 200])
 def test_eight_hours_of_drift(ppm):

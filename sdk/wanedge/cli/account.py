@@ -50,17 +50,17 @@ class Account:
 
     def losses(self) -> list[str]:
         """What of the input was not answered, and of the answers not taken, in words; nothing when all went well."""
-        counts = self.metrics
+        counts, media = self.metrics, self.metrics.get("media", {})
         seconds = (
             (counts.get("dropped_units", 0) * UNIT_MS / 1000, "s of input unanswered"),
             (counts.get("dropped_answers", 0) * UNIT_MS / 1000, "s of answers not taken in time"),
             (counts.get("refused_ms", 0) / 1000, "s of input refused"),
         )
         numbers = (
-            (counts.get("dropped_audio_samples", 0), "samples that came too late"),
-            (counts.get("dropped_frames", 0), "pictures that came too late"),
+            (media.get("dropped_samples", 0), "samples that came too late"),
+            (media.get("dropped_frames", 0), "pictures that came too late"),
             (self.dropped_chunks, "captured blocks that nobody took"),
-            (counts.get("clipped_samples", 0), "samples clipped"),
+            (media.get("clipped_samples", 0), "samples clipped"),
             (counts.get("resyncs", 0), "jumps of the clock"),
         )
         return [f"{value:.2f} {what}" for value, what in seconds if value] + [f"{n} {what}" for n, what in numbers if n]
