@@ -179,6 +179,7 @@ def test_it_streams_as_torch_does(component: type[Small], tmp_path: Path) -> Non
     streams_as_torch(component(), export_component(component(), tmp_path), [{}])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["portable", "decomposed"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_recurrence_over_a_dynamic_axis_streams_in_blocks_of_any_size(
