@@ -171,7 +171,6 @@ def test_the_checker_sees_an_arrow_that_points_upwards() -> None:
 
 # Reached from outside the product on purpose.
 ENTRANCES = {
-    "wanedge_export.engines.probe": "asks TensorRT-RTX what the linter foretells, for the acceptance of engines",
     "wanedge_export.torch_runtime": "torch as a backend, for benchmarks and for comparing with a checkpoint",
     "wanedge_export.model.offline": "the whole clip at once, the truth that streaming is compared with",
 }

@@ -108,7 +108,7 @@ def test_a_stopped_run_goes_on_by_cells_and_another_graph_or_library_is_built_an
     take_records(mini_bundle, int8, kept, "1.7.2", lambda _: None)
     assert built == ["fp16", "int8", "fp16", "int8"]
     kept.write_text("{}\n")
-    with pytest.raises(InputError, match="start anew"):
+    with pytest.raises(InputError, match="start again"):
         read_records(kept)
 
 

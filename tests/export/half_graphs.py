@@ -1,4 +1,4 @@
-"""float16 graphs of the small bundle, converted from its float32 graphs: tracing them anew would take a minute."""
+"""float16 graphs of the small bundle, converted from its float32 graphs: tracing them again would take a minute."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The demo's engines: what is built is told, and the report shows it."""
+"""The demo's engines: what is built is recorded, and the report shows it."""
 
 from dataclasses import replace
 from pathlib import Path

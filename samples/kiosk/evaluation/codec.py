@@ -27,7 +27,7 @@ Recode = Callable[[Array], Array]
 def codecs(bundle: Bundle, variant: str, runtime: str, lines: int | None, advance: Callable[[], None]) -> Measures:
     """STOI of the audio VAE and PSNR of the video VAE, through the bundle's graphs. lines: at most so many; None: all.
 
-    advance is told after each clip. A bundle without encoders gives unmeasured figures.
+    advance is called after each clip. A bundle without encoders gives unmeasured figures.
     """
     chosen = bundle.variant(variant)
     if not set(PARTS) <= set(chosen.graphs):

@@ -77,7 +77,7 @@ class Record(Strict):
             return cls.model_validate_json(line)
         except ValidationError as error:
             raise InputError(
-                f"{where} holds a line that is no record ({error.errors()[0]['msg']})", hint=f"start anew: rm {where}"
+                f"{where} holds a line that is no record ({error.errors()[0]['msg']})", hint=f"start again: rm {where}"
             ) from error
 
 

@@ -43,7 +43,7 @@ class Setting:
 def take_place(
     items: Sequence[Item], setting: Setting, workers: int, advance: Callable[[int], None]
 ) -> dict[str, Record]:
-    """The records of all items; those that the store has are taken from it. advance is told units that are done."""
+    """The records of all items; those that the store has are taken from it. advance: called with units done."""
     store = Store(setting.folder)
     store.folder.mkdir(parents=True, exist_ok=True)
     known = store.records()
@@ -148,7 +148,7 @@ class Store:
     def heard(self, records: Sequence[Record], advance: Callable[[int], None]) -> dict[tuple[str, int], str]:
         """What the judge hears in every reply of the records; new ones are judged now, and kept.
 
-        advance is told how many replies are done. Raises MissingExtra when the judge is not installed.
+        advance is called with how many replies are done. Raises MissingExtra when the judge is not installed.
         """
         told = self._told()
         wanted = [(record.key, reply.first) for record in records for reply in judged(record)]
@@ -172,7 +172,7 @@ class Store:
                 told[said["key"], int(said["first"])] = said["heard"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
-                    f"{self._heard} holds a line that is nothing heard ({error})", hint=f"start anew: rm {self._heard}"
+                    f"{self._heard} holds a line that is nothing heard ({error})", hint=f"start again: rm {self._heard}"
                 ) from error
         return told
 

@@ -123,5 +123,5 @@ class Bundle:
         (self.root / relative).unlink(missing_ok=True)
         return DamagedBundle(
             f"{self.root}: the content of {relative} is damaged, in the extraction of {self.origin}",
-            hint="open the archive again: it will be extracted anew",
+            hint="open the archive again: it will be extracted again",
         )

@@ -41,7 +41,7 @@ class BundleWriter:
     def extend(cls, bundle: Bundle, path: str | Path | None = None) -> Self:
         """A writer that starts from an existing bundle and replaces it, or makes a larger copy at `path`.
 
-        Files of the bundle that are not written anew are carried over (by hard link when it is replaced). The
+        Files of the bundle that are not written again are carried over (by hard link when it is replaced). The
         result is unsigned: a signature belongs to one manifest.
 
         Raises BundleError when the bundle is an archive and no path is given.
@@ -102,7 +102,7 @@ class BundleWriter:
         staged = self._require_open()
         with disk_errors(self.path):
             written = dict(_hashed(staged))
-            inherited = dict(self._inherited(written))  # with its old hashes: hashing anew would bless damage
+            inherited = dict(self._inherited(written))  # with its old hashes: hashing again would hide damage
             manifest = Manifest.of(contents, {**inherited, **written}, self.path).to_bytes()
             self._staged = None  # from here on nothing can be repaired
             for relative in inherited:

@@ -129,7 +129,7 @@ def _linted(bundle: Bundle, job: Job) -> tuple[Finding, ...]:
 
 
 def _built_alone(bundle: Bundle, job: Job) -> BuiltEngine:
-    """As `wanedge build` asks for it: what is told to the building process moves its memory about."""
+    """As `wanedge build` asks for it: what the building process is given moves its memory about."""
     variant = bundle.variant(VARIANTS[job.cell.precision])
     path, spec = bundle.graph(job.component, variant)
     return build_isolated(

@@ -69,7 +69,7 @@ def read_records(path: Path) -> list[Record]:
             records.append(Record.model_validate_json(line))
         except ValidationError as error:
             raise InputError(
-                f"{path} holds a line that is no record ({error.errors()[0]['msg']})", hint=f"start anew: rm {path}"
+                f"{path} holds a line that is no record ({error.errors()[0]['msg']})", hint=f"start again: rm {path}"
             ) from error
     return records
 

@@ -5,7 +5,7 @@
     python -m tests.acceptance.quantization.prove             # hours
 
 Exports the shipped weights, calibrates, quantizes to INT8 and FP8, and measures. What is done is kept under --work
-by the weights' digest, so a run that was stopped goes on, and new weights begin anew.
+by the weights' digest, so a run that was stopped goes on, and new weights begin again.
 """
 
 import hashlib

@@ -54,7 +54,7 @@ GAP_S: Final[Seconds] = (0.4, 3.0)  # from the end of a reply to the next phrase
 SECOND_QUESTION_S: Final[Seconds] = (1.0, 2.5)
 LONG_SILENCE_S: Final[Seconds] = (6.0, 20.0)
 FALSE_START_S: Final[Seconds] = (0.25, 0.5)
-FALSE_START_SHARE: Final = 0.6  # of the phrase at most, so that more follows when it is said anew
+FALSE_START_SHARE: Final = 0.6  # of the phrase at most, so that more follows when it is said again
 STAYS_S: Final[Seconds] = (1.5, 6.0)  # who comes and goes without a word
 EMPTY_S: Final[Seconds] = (1.0, 5.0)  # between two of them
 FADE: Final = SAMPLE_RATE // 50  # samples over which a false start breaks off
@@ -75,7 +75,7 @@ def write_script(
     choose from; if None those for training in "train", "natural" and "validation", and in the others those held out.
 
     conversation: one to four phrases. interruption: at least one comes while the guide speaks. false start: at least
-    one is begun, broken off and said anew. two questions: the second comes 1 to 2.5 s after the first reply; it is
+    one is begun, broken off and said again. two questions: the second comes 1 to 2.5 s after the first reply; it is
     never put directly behind the first. long silence: a visitor is there and for long says nothing. arrival: people
     come and go in silence. empty: nobody comes. In half of the first five kinds the visitor stands there from the
     start and is not greeted.
