@@ -1,5 +1,7 @@
 """Parts of streaming networks go through the exporter: recurrences, branches, delays, learned states, names."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -369,3 +371,43 @@ class TestFolders:
         monkeypatch.setattr(Path, "touch", full)
         with pytest.raises(ExportError, match="No space left"):
             export_component(self.wide("wide", 0), tmp_path)
+
+
+class BatchFirst(Small):
+    """x [1, S, 257] -> y [1, S, 257] through an LSTM of two layers that has the batch first, and a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(257, 128, 2, batch_first=True), nn.Linear(128, 257)
+        self.eval()
+
+    def forward(self, inputs: Tensors, state: Tensors) -> tuple[Tensors, Tensors]:
+        y, (hidden, cell) = self.lstm(inputs["x"], (state["h"], state["c"]))
+        return {"y": torch.sigmoid(self.out(y))}, {"h": hidden, "c": cell}
+
+    def spec(self) -> GraphSpec:
+        return GraphSpec(
+            component="batch_first",
+            opset=24,
+            inputs=(f32("x", 1, "S", 257),),
+            outputs=(f32("y", 1, "S", 257),),
+            states=(tail("h", 2, 1, 128), tail("c", 2, 1, 128)),
+        )
+
+
+@pytest.mark.slow
+def test_a_recurrence_in_float16_does_not_end_the_process_that_exports_it(tmp_path: Path) -> None:
+    """In a process of its own, because a segmentation fault would end the tests as well."""
+    code = (
+        "import sys; from pathlib import Path; from tests.export.test_exporter_streaming import BatchFirst; "
+        "from wanedge_export.exporter import export_component; "
+        "print(export_component(BatchFirst(), Path(sys.argv[1]), precision='fp16').path.name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "batch_first.fp16.onnx"), done.stderr[-2000:]
