@@ -93,6 +93,7 @@ def test_every_command_that_a_document_names_exists(document: Path) -> None:
 
 
 def test_every_make_target_that_a_document_names_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    rules = re.findall(r"^([a-z ]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
     for document in DOCUMENTS:
         assert set(re.findall(r"make ([a-z]+)\b(?= |`|\n)", document.read_text("utf-8"))) - targets <= {"it"}

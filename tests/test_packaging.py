@@ -11,9 +11,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT, TOOL = PYPROJECT["project"], PYPROJECT["tool"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 TOOLS = {"test", "dev"}  # of those who work on wanedge, not of those who use it
 
@@ -43,15 +45,22 @@ def test_every_direct_dependency_has_its_licence_in_the_documents() -> None:
     assert used - {"wanedge"} == listed - {"package"}
 
 
-def test_the_package_page_has_only_absolute_links_and_they_lead_to_files_of_the_repository() -> None:
+def test_the_package_page_has_no_relative_link_and_names_files_of_the_source_distribution() -> None:
     page = (ROOT / "PACKAGE.md").read_text("utf-8")
-    links = re.findall(r"\]\(([^)]+)\)", page)
-    assert len(links) >= 5
-    source = PROJECT["urls"]["Source"]
-    for link in links:
-        found = re.fullmatch(rf"{re.escape(source)}/(?:blob|tree)/main/(.+)", link)
-        assert found is not None, link
-        assert (ROOT / found[1]).exists(), link
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", page))
+    files = set(re.findall(r"`((?:[\w-]+/)+(?:[\w-]+\.\w+)?|[A-Z]+\.md)`", page))
+    assert {"docs/cli.md", "samples/kiosk/", "CHANGELOG.md"} <= files
+    assert all((ROOT / file).exists() for file in files), files
+    assert "sdist" not in TOOL["hatch"]["build"]["targets"], "hatchling takes every file that git does not ignore"
+
+
+def test_no_address_is_promised_that_does_not_exist() -> None:
+    """There is no public repository yet; CONTRIBUTING says what to add on the day that there is."""
+    assert "urls" not in PROJECT
+    release = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert "[project.urls]" in release
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "pyproject.toml"]
+    assert [t.name for t in texts if re.search(r"git(hub|lab)\.com/wanedge", t.read_text("utf-8"))] == []
 
 
 def test_the_page_offers_extras_and_commands_that_exist() -> None:
@@ -82,14 +91,21 @@ def test_the_workflow_tests_every_python_that_is_promised() -> None:
     assert PROJECT["requires-python"] == ">=" + min(promised, key=lambda v: int(v[2:]))
 
 
-def test_the_lock_has_a_hash_for_every_package_and_no_address() -> None:
+def test_the_lock_has_hashes_no_address_and_a_version_that_fits_for_every_dependency() -> None:
     lock = (ROOT / "requirements-dev.txt").read_text("utf-8")
     entries = re.split(r"^(?=[\w.-]+==)", lock, flags=re.MULTILINE)[1:]
     assert len(entries) > 50
     assert all("--hash=sha256:" in entry for entry in entries)
     assert "://" not in lock
-    locked = {name_of(entry).lower() for entry in entries}
-    assert {name_of(r).lower() for r in PROJECT["dependencies"]} <= locked
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", lock, re.MULTILINE):
+        locked.setdefault(name, []).append(version)  # more than one where it depends on Python's
+    extras = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert extras is not None
+    for text in PROJECT["dependencies"] + [r for extra in extras[1].split(",") for r in EXTRAS[extra]]:
+        needed = Requirement(text)
+        if needed.name != "wanedge":
+            assert any(version in needed.specifier for version in locked[needed.name.lower()]), text
 
 
 # slow: fresh environments
