@@ -135,6 +135,15 @@ def test_a_dockerfile_copies_what_is_there_and_installs_extras_that_exist(docker
     assert found[-2:] == [("ENTRYPOINT", '["wanedge"]'), ("CMD", '["doctor"]')]
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=name)
+def test_an_image_that_is_passed_on_installs_no_extra_with_gpl_code(dockerfile: Path) -> None:
+    rows = re.findall(r"^\| [\w.-]+ \| (.+) \| (.+) \|$", (ROOT / "docs/licences.md").read_text(), re.MULTILINE)
+    gpl = {extra for where, licence in rows if re.search(r"\bGPL", licence) for extra in re.findall(r"`(\w+)`", where)}
+    assert "media" in gpl  # PyAV's wheel holds x264
+    (extras,) = re.findall(r"/src\[([a-z,]+)\]", dockerfile.read_text())
+    assert gpl.isdisjoint(extras.split(","))
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=name)
 def test_a_dockerfile_is_called_by_its_own_path(path: Path) -> None:
     assert f"-f {path.relative_to(ROOT)} ." in path.read_text()

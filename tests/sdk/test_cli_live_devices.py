@@ -63,11 +63,13 @@ class VideoCapture:
 """
 
 
-def start(bundle: Bundle, folder: Path, *arguments: str, limit: int | None = None, **environment: str):
+def start(
+    bundle: Bundle, folder: Path, *arguments: str, record: bool = True, limit: int | None = None, **environment: str
+):
     (folder / "sounddevice.py").write_text(SOUNDDEVICE)
     (folder / "cv2.py").write_text(CV2)
     command = [sys.executable, "-c", "from wanedge.cli import main; main()", "run", str(bundle.root), "--live"]
-    command += ["--variant", "fp32", "--no-play", "-o", str(folder / "reply.mp4"), *arguments]
+    command += ["--variant", "fp32", "--no-play", *(("-o", str(folder / "reply.mp4")) if record else ()), *arguments]
 
     def limit_files() -> None:
         if limit is not None:
@@ -117,6 +119,16 @@ def test_a_microphone_that_falls_silent_is_reported_and_everything_is_kept(mini_
     assert "warning: the microphone is lost" in said
     assert json.loads(out)["devices"][0]["losses"] == 1
     assert seconds(tmp_path / "reply.mp4")[0] == pytest.approx(5, abs=1.3)
+
+
+@pytest.mark.slow
+def test_a_device_without_the_media_extra_runs_live(mini_bundle: Bundle, tmp_path: Path) -> None:
+    """As in the containers of samples/devices, which hold no FFmpeg."""
+    (tmp_path / "av.py").write_text("raise ModuleNotFoundError(\"No module named 'av'\", name='av')")
+    process = start(mini_bundle, tmp_path, "--seconds", "2", "--json", record=False)
+    out, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert json.loads(out)["units"] > 0
 
 
 @pytest.mark.slow
