@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tests.benchmarks import measures as become
 from tests.benchmarks.children import installed_bytes, open_seconds, run_long
 from tests.benchmarks.contenders import contenders
-from tests.benchmarks.floor import measured_rates, unit_costs
 from tests.benchmarks.longrun import LongRun
 from tests.benchmarks.paced import paced_latencies_ms
 from tests.benchmarks.plot import draw
+from tests.benchmarks.roofline import measured_rates, unit_costs
 from tests.benchmarks.rounds import Timings, run_rounds
 from tests.repository import commit
 from wanedge.benchmark import machine_facts
@@ -59,9 +59,9 @@ def bench(
         opened, reference = _bundle(out, bundle, weights, progress)
         found = _in_children(opened, progress, install)
         long_run = _long(opened, late, threads, progress) if long else None
-        model, timings, floor = _race(opened, reference, out, units, block, threads, compiled, progress)
+        model, timings, facts = _race(opened, reference, out, units, block, threads, compiled, progress)
         found |= become.answers(timings, _paced(model, paced, progress), model.config) | become.comparison(timings)
-        found |= become.speed_floor(timings, floor)
+        found |= become.roofline(timings, facts)
         if long_run is not None:
             found |= become.long_session(long_run)
         figures = Results(
@@ -141,19 +141,19 @@ def _race(
     threads: int,
     compiled: bool,
     progress: Progress,
-) -> tuple[Model, Timings, become.FloorFacts]:
+) -> tuple[Model, Timings, become.RooflineFacts]:
     """All contenders in turns; then what the machine's products reach, while it is still warm."""
-    model, ways = contenders(bundle, reference, out / "growing", RuntimeOptions(threads=threads), compiled)
-    task = progress.add_task("contenders", total=units // block * len(ways))
+    model, racers = contenders(bundle, reference, out / "growing", RuntimeOptions(threads=threads), compiled)
+    task = progress.add_task("contenders", total=units // block * len(racers))
     try:
-        timings = run_rounds(ways, model.config, units, block, advance=lambda _: progress.advance(task))
+        timings = run_rounds(racers, model.config, units, block, advance=lambda _: progress.advance(task))
     finally:
-        for way in ways:
-            way.close()
+        for racer in racers:
+            racer.close()
     work = [run.work for run in timings.units("session")[-1].ran]
     costs = unit_costs(work, lambda name: bundle.graph(name, model.variant)[0])
     media = UnitLayout(model.config).media
-    return model, timings, become.FloorFacts(measured_rates(model.config, media.stop - media.start), costs)
+    return model, timings, become.RooflineFacts(measured_rates(model.config, media.stop - media.start), costs)
 
 
 def _paced(model: Model, units: int, progress: Progress) -> list[float]:

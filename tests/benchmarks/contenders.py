@@ -1,4 +1,4 @@
-"""Who competes: five ways to answer the same units with the same weights."""
+"""Contenders: five implementations that answer the same units with the same weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +52,7 @@ class Contender(Protocol):
     def close(self) -> None: ...
 
 
-class SessionWay:
+class SessionContender:
     """The product: push one unit of media, pull one unit, threads and queues included.
 
     A unit lasts from one unit's frames decoded to the next one's, and the next is pushed as soon as the last is
@@ -101,7 +101,7 @@ class SessionWay:
         raise BenchError("a unit was emitted before its frames were decoded", hint="report this as a bug")
 
 
-class StreamerWay:
+class StreamerContender:
     """A model under the synchronous Streamer: torch eager, torch.compile, or the growing cache."""
 
     def __init__(self, name: str, model: Model) -> None:
@@ -125,7 +125,7 @@ class StreamerWay:
         self._meter.ran.clear()
 
 
-class BareWay:
+class GraphsContender:
     """The same graph runs in the same order on the same memory, without the Streamer's work around them.
 
     The calls of one unit of a streamer are kept and run again and again: no masks, positions, sampling, noise, solver
@@ -161,7 +161,7 @@ class BareWay:
 def contenders(
     bundle: Bundle, reference: ReferenceModel, folder: Path, options: RuntimeOptions, compiled: bool
 ) -> tuple[Model, list[Contender]]:
-    """The bundle's model, and all ways to run it. compiled: with torch.compile, which takes minutes to warm up.
+    """The bundle's model, and all contenders on it. compiled: with torch.compile, which takes minutes to warm up.
 
     Raises BenchError when torch and the bundle do not answer alike: their weights then differ.
     """
@@ -170,10 +170,10 @@ def contenders(
     require_same_answers(model, eager)
     backbone = GrowingExecutable(*bundle.graph("backbone", model.variant), folder, options)
     growing = replace(model, graphs={**model.graphs, "backbone": backbone})
-    ways: list[Contender] = [SessionWay(model), BareWay(model), StreamerWay("torch_eager", eager)]
+    racers: list[Contender] = [SessionContender(model), GraphsContender(model), StreamerContender("torch_eager", eager)]
     if compiled:
-        ways.append(StreamerWay("torch_compile", torch_model(reference, model.tokenizer, compiled=True)))
-    return model, [*ways, StreamerWay("growing", growing)]
+        racers.append(StreamerContender("torch_compile", torch_model(reference, model.tokenizer, compiled=True)))
+    return model, [*racers, StreamerContender("growing", growing)]
 
 
 def require_same_answers(ours: Model, theirs: Model, units: int = 3) -> None:

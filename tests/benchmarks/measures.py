@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.benchmarks.contenders import UnitTime
-from tests.benchmarks.floor import Cost, Rates, floor_ms
 from tests.benchmarks.longrun import LongRun
 from tests.benchmarks.meter import Work
+from tests.benchmarks.roofline import Cost, Rates, roofline_ms
 from tests.benchmarks.rounds import Timings
 from wanedge.config import UNIT_MS, ModelConfig
 from wanedge_calibration.results import Measure
@@ -26,7 +26,7 @@ _LISTED_MB = 1.0  # packages below are only part of the sum
 
 
 @dataclass(frozen=True)
-class FloorFacts:
+class RooflineFacts:
     """Rates of this machine, and what each graph run of the model costs."""
 
     rates: Rates
@@ -111,21 +111,21 @@ def _parts(units: list[UnitTime]) -> Measures:
     return found | {f"graph_{name}_ms_p50": percentile(ms, 50).measure("ms") for name, ms in graphs.items()}
 
 
-def speed_floor(timings: Timings, facts: FloorFacts) -> Measures:
-    """How near the session's unit is to what its arithmetic and its bytes cost at least."""
+def roofline(timings: Timings, facts: RooflineFacts) -> Measures:
+    """Share of the roofline in the time of a session's unit; the results keep the keys `floor_ms` and `floor_share`."""
     runs = [facts.costs[run.work] for run in timings.units("session")[-1].ran]
-    floor = floor_ms(runs, facts.rates)
-    share = bootstrap(np.median, [floor / ms for ms in timings.walls_ms("session")])
+    least_ms = roofline_ms(runs, facts.rates)
+    share = bootstrap(np.median, [least_ms / ms for ms in timings.walls_ms("session")])
     single = {
         "unit_gflop": (sum(cost.flops for cost in runs) / 1e9, "GFLOP"),
         "unit_moved_mb": (sum(cost.moved for cost in runs) / _MB, "MB"),
         "machine_block_product": (facts.rates.block / 1e9, "GFLOP/s"),
         "machine_square_product": (facts.rates.square / 1e9, "GFLOP/s"),
         "machine_weight_stream": (facts.rates.stream / 1e9, "GB/s"),
-        "floor_ms": (floor, "ms"),
+        "floor_ms": (least_ms, "ms"),
     }
-    found = {name: Measure(value=value, unit=unit) for name, (value, unit) in single.items()}
-    return found | {"floor_share": share.measure("ratio")}
+    results = {name: Measure(value=value, unit=unit) for name, (value, unit) in single.items()}
+    return results | {"floor_share": share.measure("ratio")}
 
 
 def long_session(run: LongRun) -> Measures:

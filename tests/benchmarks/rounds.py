@@ -59,7 +59,7 @@ class Timings:
 
 
 def run_rounds(
-    ways: Sequence[Contender],
+    contenders: Sequence[Contender],
     config: ModelConfig,
     units: int,
     block: int,
@@ -72,18 +72,20 @@ def run_rounds(
 
     A contender whose median unit takes more than `hopeless_ms` is left out of later rounds.
     """
-    timings, racing = Timings(block), list(ways)
+    timings, racing = Timings(block), list(contenders)
     for number, users in enumerate(_blocks(config, units, block, seed)):
         timed: Round = {}
         start = number % len(racing)
-        for way in racing[start:] + racing[:start]:
-            timed[way.name] = way.run(users)
-            advance(way.name)
+        for contender in racing[start:] + racing[:start]:
+            timed[contender.name] = contender.run(users)
+            advance(contender.name)
         if number == 0:
-            timings.warm_ms = {way.name: sum(u.wall_ms for u in timed[way.name]) for way in ways}
+            timings.warm_ms = {
+                contender.name: sum(u.wall_ms for u in timed[contender.name]) for contender in contenders
+            }
             continue
-        timings.rounds.append({way.name: timed[way.name][1:] for way in racing})
-        racing = [way for way in racing if _median_ms(timed[way.name]) <= hopeless_ms]
+        timings.rounds.append({contender.name: timed[contender.name][1:] for contender in racing})
+        racing = [contender for contender in racing if _median_ms(timed[contender.name]) <= hopeless_ms]
     return timings
 
 

@@ -13,24 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.benchmarks import floor
 from tests.benchmarks import measures as become
+from tests.benchmarks import roofline
 from tests.benchmarks.__main__ import bench
 from tests.benchmarks.contenders import (
     WORLD,
-    BareWay,
     BenchError,
     Contender,
-    SessionWay,
-    StreamerWay,
+    GraphsContender,
+    SessionContender,
+    StreamerContender,
     UnitTime,
     require_same_answers,
 )
-from tests.benchmarks.floor import Cost, Rates, floor_ms, graph_cost, measured_rates
 from tests.benchmarks.growing import GrowingExecutable
 from tests.benchmarks.longrun import EARLY, LongRun, long_run
 from tests.benchmarks.paced import paced_latencies_ms
 from tests.benchmarks.plot import spread_labels
+from tests.benchmarks.roofline import Cost, Rates, graph_cost, measured_rates, roofline_ms
 from tests.benchmarks.rounds import Timings, run_rounds
 from tests.configs import mini
 from tests.media import user_units
@@ -92,11 +92,12 @@ def test_a_growing_cache_keeps_every_token_once_and_no_noisy_one(
 
 def test_every_contender_runs_the_same_graphs_for_a_unit(model: Model) -> None:
     users = list(user_units(model.config, 4))
-    session, streamer, bare = SessionWay(model), StreamerWay("streamer", model), BareWay(model)
+    session, streamer, bare = SessionContender(model), StreamerContender("streamer", model), GraphsContender(model)
     try:
         # A session's unit starts with the clean pass of the one before, a streamer's ends with its own.
         in_session, in_streamer = (
-            [Counter(run.work for run in unit.ran) for unit in way.run(users)[1:]] for way in (session, streamer)
+            [Counter(run.work for run in unit.ran) for unit in contender.run(users)[1:]]
+            for contender in (session, streamer)
         )
         assert in_session == in_streamer
         assert len(bare.calls) == in_session[0].total()
@@ -106,9 +107,9 @@ def test_every_contender_runs_the_same_graphs_for_a_unit(model: Model) -> None:
 
 def test_a_unit_lasts_at_least_as_long_as_its_graph_runs(model: Model) -> None:
     users = list(user_units(model.config, 6))
-    for way in (SessionWay(model), StreamerWay("streamer", model), BareWay(model)):
-        assert all(0 < unit.graph_ms < unit.wall_ms for unit in way.run(users)[1:])
-        way.close()
+    for contender in (SessionContender(model), StreamerContender("streamer", model), GraphsContender(model)):
+        assert all(0 < unit.graph_ms < unit.wall_ms for unit in contender.run(users)[1:])
+        contender.close()
 
 
 @pytest.mark.slow
@@ -132,8 +133,8 @@ class Fake:
     def close(self) -> None: ...
 
 
-def race(*ways: Contender, units: int = 60, block: int = 5) -> Timings:
-    return run_rounds(ways, mini(), units, block, hopeless_ms=100)
+def race(*contenders: Contender, units: int = 60, block: int = 5) -> Timings:
+    return run_rounds(contenders, mini(), units, block, hopeless_ms=100)
 
 
 @settings(max_examples=20)
@@ -196,7 +197,7 @@ def test_more_tokens_cost_more_arithmetic_and_the_same_weights(mini_bundle: Bund
 
 def test_a_run_is_bound_by_the_slower_of_arithmetic_and_memory() -> None:
     rates = Rates(block=100.0, square=1e9, stream=10.0)
-    assert floor_ms([Cost(200.0, 1.0), Cost(1.0, 30.0)], rates) == pytest.approx(2000 + 3000)
+    assert roofline_ms([Cost(200.0, 1.0), Cost(1.0, 30.0)], rates) == pytest.approx(2000 + 3000)
 
 
 @given(st.lists(st.floats(0, 500), min_size=1, max_size=6), st.floats(1, 40))
@@ -244,7 +245,7 @@ def clock_of(*spent_ms: int) -> Callable[[], int]:
 
 
 def test_this_machines_rates_are_those_of_the_best_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floor, "perf_counter_ns", clock_of(4, 2, 3))
+    monkeypatch.setattr(roofline, "perf_counter_ns", clock_of(4, 2, 3))
     rates = measured_rates(mini(), rows=6, repeats=3)
     weights = 32 * 48 * 3 * 3  # width, ffn, three matrices of each of three layers
     assert rates.block == pytest.approx(2 * 6 * weights / 2e-3)  # operations a second; the best repeat took 2 ms

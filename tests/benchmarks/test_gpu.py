@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.benchmarks.gpu import floor
+from tests.benchmarks.gpu import roofline
 from tests.benchmarks.gpu.backends import BACKENDS, REFERENCE, Available, unavailable_reason
 from tests.benchmarks.gpu.compare import TOLERANCE, Agreement, agree, as_states_of, measures, timed
-from tests.benchmarks.gpu.floor import device_rates
 from tests.benchmarks.gpu.report import gpu_table
+from tests.benchmarks.gpu.roofline import device_rates
 from tests.configs import mini
 from tests.export.half_graphs import half_bundle
 from wanedge.benchmark import Sample, document
@@ -30,7 +30,7 @@ from wanedge_runtimes.nvidia import Gpu, find_nvidia
 from wanedge_runtimes.runtime import RuntimeOptions
 from wanedge_runtimes.targets import Machine
 
-BACKEND = {way.name: way for way in BACKENDS}
+BACKEND = {backend.name: backend for backend in BACKENDS}
 RTX = Machine(
     arch="x86_64",
     system="linux",
@@ -42,7 +42,10 @@ ALL = Available(RTX, ("CUDAExecutionProvider", "TensorrtExecutionProvider"), tor
 
 
 def test_with_everything_installed_only_what_is_not_there_is_left_out() -> None:
-    assert {name for name, way in BACKEND.items() if unavailable_reason(way, ALL)} == {"tensorrt", "tensorrt_no_graphs"}
+    assert {b.name for b in BACKEND.values() if unavailable_reason(b, ALL)} == {
+        "tensorrt",
+        "tensorrt_no_graphs",
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,14 +103,14 @@ SAMPLES = [
 ]
 
 
-def test_measures_have_every_percentile_and_the_share_of_the_floor() -> None:
-    results = measures("ort_cuda", "fp32", Agreement([0.001, 0.02], [True, False]), SAMPLES, floor=2.5)
+def test_measures_have_every_percentile_and_the_share_of_the_roofline() -> None:
+    results = measures("ort_cuda", "fp32", Agreement([0.001, 0.02], [True, False]), SAMPLES, roofline=2.5)
     assert results["ort_cuda_latency_ms_p50"]["value"] == 5.0
     assert results["ort_cuda_encode_ms_p99"]["value"] == pytest.approx(2.99)
-    assert results["ort_cuda_share_of_floor"]["value"] == 0.25
+    assert results["ort_cuda_share_of_roofline"]["value"] == 0.25
     assert results["ort_cuda_audio_error_p99"]["met"] is False
     assert results["ort_cuda_tokens_equal"]["value"] == 0.5
-    assert "ort_cuda_share_of_floor" not in measures("ort_cuda", "fp32", Agreement([0.0], [True]), SAMPLES, None)
+    assert "ort_cuda_share_of_roofline" not in measures("ort_cuda", "fp32", Agreement([0.0], [True]), SAMPLES, None)
     assert Results.model_validate(document("c", "0" * 64, {}, results)).missed  # the shape that every reader takes
 
 
@@ -118,7 +121,7 @@ def test_the_table_has_what_ran_and_why_the_rest_did_not() -> None:
     table = gpu_table(results, ["tensorrt_rtx", "tensorrt_rtx_no_graphs"], {"tensorrt": "not installed"})
     lines = table.splitlines()
     assert "RTX 4090" in lines[0]
-    assert lines[2] == "| backend | latency | encode | audio error p99 | tokens equal | share of floor |"
+    assert lines[2] == "| backend | latency | encode | audio error p99 | tokens equal | share of roofline |"
     assert lines[4] == "| tensorrt_rtx | 5 / 5.9 / 5.98 | 2.5 / 2.95 / 2.99 | **0.2, missed** | 1 | 0.25 |"
     assert lines[5].endswith("| 0 | 1 | - |")
     assert lines[-1] == "- tensorrt was not run: not installed"
@@ -141,7 +144,7 @@ def test_torch_on_a_device_streams_what_the_graphs_stream(plain: Model) -> None:
 
 def test_rates_count_operations_and_both_directions_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = count(step=2_000_000)  # every run takes 2 ms
-    monkeypatch.setattr(floor, "perf_counter_ns", lambda: next(ticks))
+    monkeypatch.setattr(roofline, "perf_counter_ns", lambda: next(ticks))
     rates = device_rates("cpu", side=64, size=1 << 20)
     assert rates.block == rates.square == pytest.approx(2 * 64**3 / 2e-3)
     assert rates.stream == pytest.approx(2 * (1 << 20) / 2e-3)

@@ -92,7 +92,7 @@ class _Run:
         self._bundle, self._weights, self._units = bundle, weights, units
         self._available, self._machine = available, machine_of(facts)
         self._reference = Model.load(bundle, "onnxruntime", "fp32", RuntimeOptions(provider=REFERENCE.provider))
-        self._floor = self._floor_ms()
+        self._roofline = self._roofline_ms()
 
     def measure(self, backend: Backend) -> None:
         """Measure one backend, or keep why not. One that fails does not take the others with it."""
@@ -110,7 +110,7 @@ class _Run:
             except Exception as error:  # torch, cuDNN and drivers raise what they like, and the run is not repeatable
                 why = f"{type(error).__name__}: {error}"
             else:
-                self.measures |= measures(backend.name, precision, agreement, samples, self._floor)
+                self.measures |= measures(backend.name, precision, agreement, samples, self._roofline)
                 self._through_session(backend.name, model)
                 self.measured.append(backend.name)
         if why is not None:
@@ -160,17 +160,17 @@ class _Run:
             )
             self._bundle = built.bundle
 
-    def _floor_ms(self) -> float | None:
+    def _roofline_ms(self) -> float | None:
         if not self._available.torch_cuda:
-            typer.echo("the floor is not measured: this torch has no CUDA", err=True)
+            typer.echo("the roofline is not measured: this torch has no CUDA", err=True)
             return None
         try:
-            from tests.benchmarks.gpu.floor import unit_floor_ms
+            from tests.benchmarks.gpu.roofline import unit_roofline_ms
         except ImportError as error:
-            typer.echo(f"the floor is not measured: {error}", err=True)
+            typer.echo(f"the roofline is not measured: {error}", err=True)
             return None
 
-        return unit_floor_ms(self._bundle, self._reference, "cuda")
+        return unit_roofline_ms(self._bundle, self._reference, "cuda")
 
 
 def _torch_cuda() -> bool:

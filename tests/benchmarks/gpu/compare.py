@@ -93,9 +93,9 @@ def session_measures(name: str, latencies: Sequence[float]) -> Measures:
 
 
 def measures(
-    name: str, precision: str, agreement: Agreement, samples: Sequence[Sample], floor: float | None
+    name: str, precision: str, agreement: Agreement, samples: Sequence[Sample], roofline: float | None
 ) -> Measures:
-    """Measures of one backend. floor: the least ms of a unit on this GPU; None where it was not measured."""
+    """Measures of one backend. roofline: the least ms of a unit on this GPU; None where it was not measured."""
     equal = sum(agreement.tokens) / len(agreement.tokens)
     limit = TOLERANCE[precision]
     results: Measures = {
@@ -108,9 +108,9 @@ def measures(
         for stage in stages:
             times = [s.stages_ms[stage] for s in samples if stage in s.stages_ms]
             results[f"{name}_{stage}_ms_p{percent}"] = percentile(times, percent, "ms")
-    if floor is not None:
+    if roofline is not None:
         wall = percentile([s.wall_ms for s in samples], 50, "ms")
-        results[f"{name}_share_of_floor"] = measure(floor / wall["value"], "share", wall["n"])
+        results[f"{name}_share_of_roofline"] = measure(roofline / wall["value"], "share", wall["n"])
     return results
 
 

@@ -24,7 +24,7 @@ def gpu_table(results: Json, backends: Sequence[str], skipped: Mapping[str, str]
         f"driver {machine.get('driver')}, commit {made['commit']}, `{made['command']}`. "
         f"Milliseconds, {spans}.",
         "",
-        f"| backend | {' | '.join(columns)} | audio error p99 | tokens equal | share of floor |",
+        f"| backend | {' | '.join(columns)} | audio error p99 | tokens equal | share of roofline |",
         f"|---|{'---|' * (len(columns) + 3)}",
     ]
     rows = [f"| {name} | {' | '.join(_row(measures, name, columns))} |" for name in backends]
@@ -37,7 +37,7 @@ def _row(measures: Mapping[str, Json], backend: str, columns: Sequence[str]) -> 
     return [*cells, *(_number(measures.get(f"{backend}_{name}")) for name in _LAST)]
 
 
-_LAST = ("audio_error_p99", "tokens_equal", "share_of_floor")
+_LAST = ("audio_error_p99", "tokens_equal", "share_of_roofline")
 
 
 def _number(measure: Json | None) -> str:

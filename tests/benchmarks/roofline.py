@@ -1,4 +1,4 @@
-"""The speed floor: what a unit costs at least, from the graphs' arithmetic and what this machine's products reach."""
+"""The roofline: the least time of a unit, from the graphs' arithmetic and bytes and what this machine reaches."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one graph run. flops: of matrix products, convolutions and attention; what is left out is a few percent.
+    """Cost of one graph run. flops: of matrix products, convolutions and attention; what is left out is a few percent.
 
     moved: bytes of weights, inputs and outputs, each once. A cache that is written in place counts as an input only,
     a table from which rows are gathered not at all.
@@ -29,7 +29,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """What plain float32 matrix products reach here.
+    """Rates that plain float32 matrix products reach here.
 
     block: FLOP/s of [media slots, width] x [width, ffn] over as many matrices as the backbone has, so that they come
     from where its weights come from. square: FLOP/s at 1024 x 1024 x 1024. stream: bytes/s of the same weights
@@ -42,7 +42,7 @@ class Rates:
 
 
 def graph_cost(graph: Path, tokens: int) -> Cost:
-    """Of the graph with `tokens` on its dynamic axis."""
+    """Cost of the graph with `tokens` on its dynamic axis."""
     model = onnx.load(graph)
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
@@ -60,7 +60,7 @@ def graph_cost(graph: Path, tokens: int) -> Cost:
     return Cost(float(flops), float(sum(prod(shapes[name]) for name in touched) * _FLOAT_BYTES))
 
 
-def floor_ms(costs: Iterable[Cost], rates: Rates) -> float:
+def roofline_ms(costs: Iterable[Cost], rates: Rates) -> float:
     """Least time of these runs one after the other: each is bound by arithmetic or by memory."""
     return sum(max(cost.flops / rates.block, cost.moved / rates.stream) for cost in costs) * 1e3
 
@@ -71,7 +71,7 @@ def unit_costs(work: Iterable[Work], graph_of: Callable[[str], Path]) -> dict[Wo
 
 
 def measured_rates(config: ModelConfig, rows: int, repeats: int = 40) -> Rates:
-    """The best of `repeats`: a floor is what the machine can do when nothing disturbs it. rows: of the block."""
+    """The best of `repeats`: a roofline is what the machine can do when nothing disturbs it. rows: of the block."""
     width, ffn = config.backbone.width, config.backbone.ffn
     matrices = [torch.randn(width, ffn) for _ in range(3 * config.backbone.layers)]
     size = width * ffn * len(matrices)

@@ -8,9 +8,9 @@ from typing import Final
 
 import torch
 
-from tests.benchmarks.floor import Rates, floor_ms, unit_costs
 from tests.benchmarks.gpu.compare import WORLD
 from tests.benchmarks.meter import metered
+from tests.benchmarks.roofline import Rates, roofline_ms, unit_costs
 from wanedge.benchmark import synthetic_user
 from wanedge.bundle import Bundle
 from wanedge.model import Model
@@ -21,8 +21,8 @@ _BYTES: Final = 256 << 20  # of a copy: beyond any cache
 _REPEATS: Final = 20
 
 
-def unit_floor_ms(bundle: Bundle, reference: Model, device: str) -> float:
-    """Of the runs of one unit with `reference`, an ONNX Runtime model of the bundle, at the device's float16 rate.
+def unit_roofline_ms(bundle: Bundle, reference: Model, device: str) -> float:
+    """Least ms of one unit's runs with `reference`, an ONNX Runtime model of the bundle, at the device's float16 rate.
 
     The graphs' bytes are counted in float32, twice what float16 engines move, so memory's part is halved.
     """
@@ -34,7 +34,7 @@ def unit_floor_ms(bundle: Bundle, reference: Model, device: str) -> float:
     work = [run.work for run in meter.ran]
     costs = unit_costs(work, lambda component: bundle.graph(component, reference.variant)[0])
     halved = [cost.__class__(cost.flops, cost.moved / 2) for cost in (costs[each] for each in work)]
-    return floor_ms(halved, device_rates(device))
+    return roofline_ms(halved, device_rates(device))
 
 
 def device_rates(device: str, side: int = _SIDE, size: int = _BYTES) -> Rates:
