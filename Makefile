@@ -1,6 +1,9 @@
 # A newcomer types `make demo` or `make test`; everything else is set up on the way.
 VENV ?= .venv
 PY := $(VENV)/bin/python
+JOBS ?= 2
+# A file's tests stay together, for they share fixtures; one thread each, for the processes are the parallelism.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
 EXTRAS := cpu,engines,export,calibration,pesq,ray,media,plots,signing,kiosk,dev
 
 .PHONY: demo test check soak thin oldest bench lint format clean
@@ -16,10 +19,10 @@ demo: $(VENV)/.installed
 	$(PY) -m samples.demo --out out/demo
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m "not slow and not soak"
+	$(PYTEST) -m "not slow and not soak"
 
 check: lint
-	$(PY) -m pytest -m "not soak"
+	$(PYTEST) -m "not soak"
 
 soak: $(VENV)/.installed
 	$(PY) -m pytest -m soak
