@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from wanedge.config import FRAMES_PER_UNIT, UNIT_MS, ModelConfig
+from wanedge.pipeline.config import Pipeline, Port
+from wanedge.pipeline.streamer import PipelineStreamer
 from wanedge.session.metrics import stage_medians
 from wanedge.streaming import Streamer
 from wanedge.units import UserUnit
 from wanedge_runtimes.doctor import collect
+from wanedge_runtimes.dtypes import storage_dtype
+from wanedge_runtimes.runtime import Array
 
 Json = dict[str, Any]
 
@@ -50,10 +54,32 @@ def synthetic_user(config: ModelConfig, index: int, seed: int) -> UserUnit:
     )
 
 
-def time_units(streamer: Streamer, count: int, seed: int) -> Iterator[Sample]:
+def synthetic_inputs(pipeline: Pipeline, index: int, seed: int) -> UserUnit:
+    """As `synthetic_user`: noise for audio, frames and floats, chances for probabilities, zeros for other integers."""
+    generator = np.random.default_rng([seed, index])
+    inputs = {name: _synthetic(port, generator) for name, port in pipeline.inputs.items()}
+    return UserUnit(index, np.zeros(0, np.float32), np.zeros((0, 0, 0, 3), np.uint8), inputs=inputs)
+
+
+def _synthetic(port: Port, generator: np.random.Generator) -> Array:
+    dtype = storage_dtype(port.dtype)
+    if port.dtype == "bfloat16" or (dtype.kind != "f" and port.type != "frames"):
+        return np.zeros(port.shape, dtype)
+    if port.type == "frames":
+        return generator.integers(0, 256, port.shape, dtype=np.uint8)
+    if port.type == "probabilities":
+        return generator.random(port.shape).astype(dtype)
+    scale = _LOUDNESS if port.type == "audio" else 1.0
+    return (scale * generator.standard_normal(port.shape)).astype(dtype)
+
+
+def time_units(streamer: Streamer | PipelineStreamer, count: int, seed: int) -> Iterator[Sample]:
     """Run `count` units back to back; generating the user is not part of the time."""
     for _ in range(count):
-        user = synthetic_user(streamer.config, streamer.next_unit, seed)
+        if isinstance(streamer, PipelineStreamer):
+            user = synthetic_inputs(streamer.pipeline, streamer.next_unit, seed)
+        else:
+            user = synthetic_user(streamer.config, streamer.next_unit, seed)
         started = perf_counter_ns()
         unit = streamer.respond(user)
         streamer.commit()
@@ -61,7 +87,9 @@ def time_units(streamer: Streamer, count: int, seed: int) -> Iterator[Sample]:
         yield Sample(wall_ms, unit.timing.latency_ms, unit.timing.graph_ms, unit.timing.stages_ms)
 
 
-def measures(samples: Sequence[Sample], memory_mib: tuple[float, float] | None) -> dict[str, Json]:
+def measures(
+    samples: Sequence[Sample], memory_mib: tuple[float, float] | None, unit_ms: float = UNIT_MS
+) -> dict[str, Json]:
     """Summarise samples. memory_mib: resident before and after them, where the system reports it.
 
     sdk_overhead: of the time until a unit was decoded, the share outside graph runs.
@@ -71,7 +99,7 @@ def measures(samples: Sequence[Sample], memory_mib: tuple[float, float] | None) 
     results = {f"response_latency_ms_p{p}": percentile(latency, p, "ms") for p in (50, 95, 99)}
     results["response_latency_ms_max"] = measure(max(latency), "ms", len(latency))
     results["unit_ms_p50"] = percentile([s.wall_ms for s in samples], 50, "ms")
-    results["realtime_factor"] = _mean([s.wall_ms / UNIT_MS for s in samples], "ratio")
+    results["realtime_factor"] = _mean([s.wall_ms / unit_ms for s in samples], "ratio")
     for name, median in stage_medians([s.stages_ms for s in samples]).items():
         results[f"stage_{name}_ms_p50"] = measure(median, "ms", len(samples))
     for p in (50, 95):

@@ -46,6 +46,10 @@ class Model:
     variant: str = "fp32"
     runtime: str = "torch"
 
+    @property
+    def name(self) -> str:
+        return self.config.name
+
     @classmethod
     def load(
         cls,
@@ -63,6 +67,7 @@ class Model:
         engine = open_runtime(runtime, options)
         provider = engine.options.provider
         chosen = choose_variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
+        config = bundle.model
         on_device = provider != "cpu" or engine.name != "onnxruntime"
         # On a device all graphs share one runtime and its memory.
         single = engine if on_device else open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
@@ -72,9 +77,9 @@ class Model:
             for name in names
         }
         return cls(
-            config=manifest.model,
+            config=config,
             graphs=graphs,
-            tokenizer=Tokenizer(bundle.tokenizer(), manifest.model),
+            tokenizer=Tokenizer(bundle.tokenizer(), config),
             weights=manifest.weights,
             variant=chosen.name,
             runtime=f"{engine.name} ({provider})",

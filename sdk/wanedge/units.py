@@ -1,7 +1,8 @@
 """What goes into a streamer and what comes out: one unit of everything."""
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,14 @@ class UserUnit:
     audio: float32 [samples] in [-1, 1] at the model's rate.
     frames: uint8 [4, H, W, 3] RGB at the model's size.
     text: what the user typed since the last unit; tokenised and fed a few tokens a unit.
+    inputs: of a pipeline, by name; audio and frames are then empty.
     """
 
     index: int
     audio: NDArray[np.float32]
     frames: NDArray[np.uint8]
     text: str = ""
+    inputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class UnitTiming:
     graph_ms: of all that, inside graph runs; the rest is the SDK's own overhead.
     latency_ms: from the complete user unit to this unit decoded (the papers' response latency), waiting included.
     deadline_missed: that was longer than the session's deadline.
+    components_ms: of a pipeline, which has components in place of those stages.
     """
 
     commit_ms: float = 0.0
@@ -45,10 +49,13 @@ class UnitTiming:
     graph_ms: float = 0.0
     latency_ms: float = 0.0
     deadline_missed: bool = False
+    components_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def stages_ms(self) -> dict[str, float]:
         """Stages by name, in the order in which a unit passes them; the clean pass before it comes first."""
+        if self.components_ms:
+            return dict(self.components_ms)
         return {stage: getattr(self, f"{stage}_ms") for stage in STAGES}
 
     @property
@@ -63,6 +70,7 @@ class AgentUnit:
 
     start_ms, end_ms: media time. audio: float32 [samples]. frames: uint8 [4, H, W, 3] RGB.
     text: the words this unit added. tokens: the unit's text token ids. state: what the agent does.
+    outputs: of a pipeline, by name. Its first outputs of audio and frames are in `audio` and `frames`, too.
     """
 
     index: int
@@ -74,3 +82,4 @@ class AgentUnit:
     tokens: tuple[int, ...]
     state: AgentState
     timing: UnitTiming = UnitTiming()
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)

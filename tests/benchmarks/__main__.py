@@ -102,7 +102,7 @@ def _bundle(out: Path, path: Path | None, weights: Path | None, progress: Progre
             f"{path} holds trained weights, and torch needs the same",
             hint="--weights model.safetensors, the file that the bundle was exported from",
         )
-    return opened, load_or_seed(opened.manifest.model, weights, SEED)
+    return opened, load_or_seed(opened.model, weights, SEED)
 
 
 def _replaceable(path: Path) -> bool:

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,8 +28,9 @@ VOID = {"meta", "img"}  # HTML elements without an end; those of SVG end themsel
 
 
 def timing(stages: dict[str, float], latency_ms: float = 80.0) -> UnitTiming:
-    named = {f"{stage}_ms": ms for stage, ms in stages.items()}
-    return UnitTiming(**named, graph_ms=76.0, latency_ms=latency_ms, deadline_missed=latency_ms > 160)
+    named: dict[str, Any] = {f"{stage}_ms": ms for stage, ms in stages.items()}
+    late = latency_ms > 160
+    return UnitTiming(**named, graph_ms=76.0, latency_ms=latency_ms, deadline_missed=late)
 
 
 def agent_unit(index: int, latency_ms: float = 80.0, text: str = "hi ", **other) -> AgentUnit:

@@ -8,12 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from wanedge.bundle import paths
 from wanedge.bundle.errors import BundleError, DamagedBundle, UnsafePath, UnsupportedBundle
 from wanedge.config import ModelConfig
+from wanedge.pipeline.config import Pipeline, tensor_faults
 from wanedge_runtimes.spec import GraphSpec, Profile
 from wanedge_runtimes.strict import Strict
 from wanedge_runtimes.tensorrt.engine import EngineInfo
@@ -36,6 +37,19 @@ def _relative(path: str) -> str:
 
 RelativePath = Annotated[str, AfterValidator(_relative)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
+
+
+_WAN_STREAMER, _PIPELINE = "wan-streamer", "pipeline"
+
+
+def _kind(value: object) -> object:
+    """A Wan-Streamer configuration names no kind: bundles had no other model once."""
+    return value.get("kind", _WAN_STREAMER) if isinstance(value, dict) else getattr(value, "kind", _WAN_STREAMER)
+
+
+AnyModel = Annotated[
+    Annotated[ModelConfig, Tag(_WAN_STREAMER)] | Annotated[Pipeline, Tag(_PIPELINE)], Discriminator(_kind)
+]
 
 
 class Provenance(Strict):
@@ -106,15 +120,17 @@ class Variant(Strict):
 class Contents(Strict):
     """Everything a manifest says except which files there are.
 
+    model: a Wan-Streamer configuration or a pipeline. tokenizer: None for a pipeline.
+
     weights: whether the model was trained or only initialised; `weights_note` says more in plain words.
     components: component -> name of a spec ("portable", "decomposed", "portable-fp16", ...) -> GraphSpec.
     """
 
     made: Provenance
-    model: ModelConfig
+    model: AnyModel
     weights: Literal["trained", "random"]
     weights_note: str = ""
-    tokenizer: RelativePath
+    tokenizer: RelativePath | None = None
     components: dict[Label, dict[Label, GraphSpec]]
     variants: tuple[Variant, ...]
 
@@ -123,7 +139,8 @@ class Contents(Strict):
         """Every path that something in here refers to."""
         graphs = [graph for variant in self.variants for graph in variant.graphs.values()]
         logs = {engine.log for variant in self.variants for engine in variant.engines.values()}
-        return {self.tokenizer, *logs, *(path for g in graphs for path in (g.graph, *g.data))}
+        tokenizer = set() if self.tokenizer is None else {self.tokenizer}
+        return {*tokenizer, *logs, *(path for g in graphs for path in (g.graph, *g.data))}
 
     def with_variant(
         self, variant: Variant, specs: dict[str, dict[str, GraphSpec]], provenance: Provenance
@@ -142,6 +159,25 @@ class Contents(Strict):
             for name, spec in specs.items():
                 if spec.component != component:
                     raise ValueError(f"components.{component}.{name} is the spec of {spec.component!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_its_model_needs(self) -> Self:
+        if isinstance(self.model, ModelConfig) == (self.tokenizer is None):
+            raise ValueError("a Wan-Streamer model has a tokenizer, and a pipeline has none")
+        return self
+
+    @model_validator(mode="after")
+    def _pipelines_fit(self) -> Self:
+        if not isinstance(self.model, Pipeline):
+            return self
+        for variant in self.variants:
+            if missing := sorted(set(self.model.components) - variant.graphs.keys()):
+                raise ValueError(f"variant {variant.name!r} has no graph for the pipeline's {missing[0]!r}")
+            specs = {c: self.components.get(c, {}).get(f.spec) for c, f in variant.graphs.items()}
+            known = {component: spec for component, spec in specs.items() if spec is not None}
+            if len(known) == len(specs) and (fault := next(tensor_faults(self.model, known), None)):
+                raise ValueError(f"variant {variant.name!r}: {fault}")
         return self
 
     @model_validator(mode="after")
@@ -262,6 +298,8 @@ def _worst(error: ValidationError) -> tuple[type[BundleError], str]:
     kinds = {str(each["type"]): each for each in reversed(error.errors())}
     if unsafe := kinds.get("unsafe_path"):
         return UnsafePath, f"holds an unsafe path: {unsafe['msg']}"
+    if other := kinds.get("union_tag_invalid"):
+        return UnsupportedBundle, f"holds an unknown kind of model: {other['ctx']['tag']!r}"
     if unknown := kinds.get("extra_forbidden"):
         return UnsupportedBundle, f"has an unknown field {_field(unknown['loc'])!r}"
     first = error.errors()[0]
@@ -270,4 +308,6 @@ def _worst(error: ValidationError) -> tuple[type[BundleError], str]:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location))
+    # Behind "model" stands pydantic's name of the kind, which the file does not have.
+    kind = location[:1] == ("model",) and location[1:2] in ((_WAN_STREAMER,), (_PIPELINE,))
+    return ".".join(map(str, (*location[:1], *location[2:]) if kind else location))

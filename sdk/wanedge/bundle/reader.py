@@ -11,6 +11,7 @@ from wanedge.bundle.manifest import Manifest, Variant
 from wanedge.bundle.source import Folder, changed, read_hashed, read_manifest, require_sizes
 from wanedge.bundle.verify import Report, verify
 from wanedge.config import ModelConfig
+from wanedge.pipeline.config import Pipeline
 from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.spec import GraphSpec, Profile
 
@@ -55,7 +56,18 @@ class Bundle:
 
     @property
     def model(self) -> ModelConfig:
+        """The Wan-Streamer configuration. Raises BundleError for a pipeline."""
+        if isinstance(self.manifest.model, Pipeline):
+            raise BundleError(
+                f"{self.origin} holds the pipeline {self.manifest.model.name!r}, and this is for Wan-Streamer models",
+                hint=f"wanedge inspect {self.origin}",
+            )
         return self.manifest.model
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """The pipeline; None where the bundle holds a Wan-Streamer model."""
+        return self.manifest.model if isinstance(self.manifest.model, Pipeline) else None
 
     def path(self, relative: str) -> Path:
         """A listed file, its SHA-256 checked on first use. Raises BundleError when unlisted, DamagedBundle."""
@@ -108,7 +120,9 @@ class Bundle:
         return self.path(files.graph), self.manifest.components[component][files.spec]
 
     def tokenizer(self) -> Path:
-        """The tokenizer's file."""
+        """The tokenizer's file. Raises BundleError for a pipeline, which has none."""
+        if self.manifest.tokenizer is None:
+            raise BundleError(f"{self.origin} has no tokenizer", hint=f"wanedge inspect {self.origin}")
         return self.path(self.manifest.tokenizer)
 
     def verify(self, on_progress: OnProgress = no_progress) -> Report:

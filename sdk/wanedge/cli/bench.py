@@ -60,13 +60,15 @@ def _measure(
 ) -> dict[str, Any]:
     from wanedge import benchmark
     from wanedge.bundle import Bundle
-    from wanedge.model import Model
+    from wanedge.config import UNIT_MS
+    from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer, load_any
     from wanedge.streaming import Streamer
 
     options = runtime_options(runtime, threads)
     bundle = Bundle.open(path)
     require_variant(bundle.manifest, variant, path)
-    streamer = Streamer(Model.load(bundle, runtime, variant, options), seed=seed)
+    model = load_any(bundle, runtime, variant, options)
+    streamer = PipelineStreamer(model) if isinstance(model, PipelineModel) else Streamer(model, seed=seed)
     with progress("timing", BarColumn(), MofNCompleteColumn()) as display:
         task = display.add_task("timing", total=WARM_UP + units)
         for _ in benchmark.time_units(streamer, WARM_UP, seed):
@@ -77,12 +79,11 @@ def _measure(
             display.advance(task)
         after = benchmark.resident_mib()
     memory = None if before is None or after is None else (before, after)
-    model = streamer.model
     return benchmark.document(
         command,
         bundle.digest,
         benchmark.machine_facts() | {"runtime": model.runtime, "variant": model.variant},
-        benchmark.measures(samples, memory),
+        benchmark.measures(samples, memory, bundle.pipeline.unit_ms if bundle.pipeline is not None else UNIT_MS),
     )
 
 

@@ -8,6 +8,7 @@ from wanedge.commands import require_variant
 from wanedge.config import UNIT_MS, ModelConfig
 from wanedge.layout import UnitLayout
 from wanedge.model import STREAMING_COMPONENTS
+from wanedge.pipeline.config import Pipeline
 from wanedge.ring import backbone_rings
 from wanedge_runtimes.spec import GraphSpec, Profile, StateSpec, TensorSpec, Update, itemsize
 from wanedge_runtimes.strict import Strict
@@ -105,6 +106,7 @@ class Summary(Strict):
 
     graph_bytes, weight_bytes: of the described variant, every file once. session_state_bytes: memory that every
     session holds for its state. total_bytes: of all listed files, of all variants.
+    unit, caches: of a Wan-Streamer model. pipeline: in their place.
     """
 
     model: str
@@ -117,8 +119,9 @@ class Summary(Strict):
     graph_bytes: int
     weight_bytes: int
     session_state_bytes: int
-    unit: Unit
+    unit: Unit | None
     caches: tuple[Cache, ...]
+    pipeline: Pipeline | None
     files: tuple[FileLine, ...]
     total_bytes: int
 
@@ -129,6 +132,8 @@ def summarise(manifest: Manifest, variant: str | None, where: Path) -> Summary:
     files = chosen.graphs.values()
     specs = {name: manifest.components[name][f.spec] for name, f in chosen.graphs.items()}
     components = tuple(_component(name, spec, chosen, manifest) for name, spec in specs.items())
+    model = manifest.model
+    pipeline = model if isinstance(model, Pipeline) else None
     return Summary(
         model=manifest.model.name,
         weights=manifest.weights,
@@ -140,8 +145,9 @@ def summarise(manifest: Manifest, variant: str | None, where: Path) -> Summary:
         graph_bytes=_bytes(manifest, (f.graph for f in files)),
         weight_bytes=_bytes(manifest, (path for f in files for path in f.data)),
         session_state_bytes=sum(c.state_bytes for c in components if c.streams),
-        unit=_unit(manifest.model),
-        caches=_caches(manifest.model, specs["backbone"]) if "backbone" in specs else (),
+        unit=None if isinstance(model, Pipeline) else _unit(model),
+        caches=() if isinstance(model, Pipeline) or "backbone" not in specs else _caches(model, specs["backbone"]),
+        pipeline=pipeline,
         files=tuple(FileLine(path=path, bytes=f.bytes, sha256=f.sha256) for path, f in manifest.files.items()),
         total_bytes=manifest.total_bytes,
     )
@@ -183,7 +189,7 @@ def _component(name: str, spec: GraphSpec, variant: Variant, manifest: Manifest)
         graph_bytes=_bytes(manifest, [files.graph]),
         weight_bytes=_bytes(manifest, files.data),
         shares_weights_with=tuple(others),
-        streams=name in STREAMING_COMPONENTS,
+        streams=name in (manifest.model.components if isinstance(manifest.model, Pipeline) else STREAMING_COMPONENTS),
         inputs=spec.inputs,
         outputs=spec.outputs,
         states=_groups(spec.states),

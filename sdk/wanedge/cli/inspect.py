@@ -10,7 +10,8 @@ from wanedge.cli.options import BundleArgument, JsonOption
 from wanedge.commands import format_bytes, print_json, require_bundle, stdout, table
 
 if TYPE_CHECKING:
-    from wanedge.cli.contents import Component, StateGroup, Summary
+    from wanedge.cli.contents import Component, StateGroup, Summary, Unit
+    from wanedge.pipeline.config import Pipeline
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +50,9 @@ def _print(bundle: Path, s: "Summary") -> None:
         f"made by wanedge {s.made.wanedge} on {s.made.date:%Y-%m-%d} with: {s.made.command}"
     )
     console = stdout()
-    for shown in (_variants(s), _components(s), _tensors(s), _states(s), _unit(s), _caches(s), _files(s)):
+    rhythm = (_unit(s.unit), _caches(s)) if s.unit is not None else ()
+    steps = () if s.pipeline is None else (_ports(s.pipeline), _steps(s.pipeline))
+    for shown in (_variants(s), *steps, _components(s), _tensors(s), _states(s), *rhythm, _files(s)):
         typer.echo()
         console.print(shown)
 
@@ -105,10 +108,32 @@ def _state(g: "StateGroup") -> tuple[str, ...]:
     )
 
 
-def _unit(s: "Summary") -> Table:
-    rows = [(p.name, p.slots, _span(p.first, p.slots)) for p in s.unit.parts]
-    total = ("total", s.unit.slots, "")
-    return table(f"One unit, {s.unit.ms} ms", ("part", "slots", "place"), [*rows, total], numbers={"slots"})
+def _ports(pipeline: "Pipeline") -> Table:
+    rows = [
+        (direction, name, p.type, p.dtype, _shape(p.shape), "" if p.sample_rate is None else f"{p.sample_rate} Hz")
+        for direction, ports in (("in", pipeline.inputs), ("out", pipeline.outputs))
+        for name, p in ports.items()
+    ]
+    columns = ("way", "name", "type", "dtype", "shape", "")
+    return table(f"One unit of pipeline {pipeline.name}, {pipeline.unit_ms:g} ms", columns, rows)
+
+
+def _steps(pipeline: "Pipeline") -> Table:
+    rows = [
+        (s.component, _named(s.takes), _named({v: k for k, v in s.gives.items()}), "fixed transform" if s.fixed else "")
+        for s in pipeline.steps
+    ]
+    return table("Steps", ("component", "takes", "gives", ""), rows)
+
+
+def _named(names: dict[str, str]) -> str:
+    return ", ".join(a if a == b else f"{a}: {b}" for a, b in names.items())
+
+
+def _unit(unit: "Unit") -> Table:
+    rows = [(p.name, p.slots, _span(p.first, p.slots)) for p in unit.parts]
+    total = ("total", unit.slots, "")
+    return table(f"One unit, {unit.ms} ms", ("part", "slots", "place"), [*rows, total], numbers={"slots"})
 
 
 def _caches(s: "Summary") -> Table:

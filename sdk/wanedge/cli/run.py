@@ -65,12 +65,23 @@ def run(
         typer.Option("--no-play", help="Open neither loudspeaker nor window; record with -o.", rich_help_panel=_LIVE),
     ] = False,
 ) -> None:
-    """Answer a media file, or a user in front of microphone and camera.
+    """Answer a media file, or a user in front of microphone and camera; or run a pipeline over a file.
+
+    A pipeline reads a media file, or an .npz file with an array [units, ...] for each input; -o names a .wav file for
+    its sound or an .npz file for all its outputs.
 
     Prints what the agent says and when, the response latency and the missed deadlines; writes the reply with -o.
     """
     require_bundle(bundle)
     file = _choose_input(source, live)
+    if _holds_pipeline(bundle):
+        from wanedge.cli.pipeline_run import PipelineJob, run_pipeline
+
+        _check_pipeline_options(world, seed, side_by_side, file)
+        assert file is not None
+        options = runtime_options(runtime, threads)
+        run_pipeline(PipelineJob(bundle, file, output, state, save_state, runtime, variant, options, as_json))
+        return
     _check_output(output, file, side_by_side)
     _check_conversation(world, state, save_state, seed)
     options = runtime_options(runtime, threads)
@@ -112,6 +123,28 @@ def _choose_input(source: Path | None, live: bool) -> Path | None:
 
         check_readable(source)
     return require_file(source, "INPUT")
+
+
+def _holds_pipeline(bundle: Path) -> bool:
+    """Look into the manifest only. A bundle that cannot be opened is reported when it is opened."""
+    from wanedge.bundle import BundleError
+    from wanedge.bundle.source import open_source, read_manifest
+    from wanedge.pipeline.config import Pipeline
+
+    try:
+        with open_source(bundle) as source:
+            manifest, _ = read_manifest(source)
+    except BundleError:
+        return False
+    return isinstance(manifest.model, Pipeline)
+
+
+def _check_pipeline_options(world: str | None, seed: int | None, side_by_side: bool, file: Path | None) -> None:
+    for option, value in (("--world", world), ("--seed", seed), ("--side-by-side", side_by_side or None)):
+        if value is not None:
+            raise Misuse(f"{option}: the bundle holds a pipeline, which has none", hint="leave it out")
+    if file is None:
+        raise Misuse("a pipeline reads a file, no devices", hint="name a media file or an .npz file")
 
 
 def _check_output(output: Path | None, file: Path | None, side_by_side: bool) -> None:

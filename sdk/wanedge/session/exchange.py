@@ -30,12 +30,16 @@ CALM_UNITS: Final = 6  # answered in a row with nothing dropped: the overload is
 
 @dataclass(frozen=True)
 class Limits:
-    """waiting, ready: units that each side holds at most. max_age_ms: of an answer nobody took; None: any age."""
+    """waiting, ready: units that each side holds at most. max_age_ms: of an answer nobody took; None: any age.
+
+    unit_ms: how long a unit lasts.
+    """
 
     waiting: int
     ready: int
     drop_oldest: bool = False
     max_age_ms: float | None = None
+    unit_ms: float = UNIT_MS
 
     @property
     def live(self) -> bool:
@@ -48,19 +52,20 @@ def choose_limits(
     max_waiting: int | None,
     max_ready: int | None,
     on_full: Literal["error", "drop_oldest"] | None,
+    unit_ms: float = UNIT_MS,
 ) -> Limits:
     """The queues' bounds. Raises InputError for bounds that make no sense."""
     if live and on_full == "error":
         raise InputError("live=True with on_full='error'", hint="a live source cannot wait: leave on_full out")
     if on_full not in (None, "error", "drop_oldest"):
         raise InputError(f"on_full is {on_full!r}", hint="choose 'error' or 'drop_oldest'")
-    if not isfinite(max_lag_ms) or max_lag_ms < UNIT_MS:
-        raise InputError(f"max_lag_ms is {max_lag_ms!r}", hint=f"pass at least a unit's {UNIT_MS} ms")
-    bound = int(max_lag_ms // UNIT_MS) if live else QUEUED_UNITS
+    if not isfinite(max_lag_ms) or max_lag_ms < unit_ms:
+        raise InputError(f"max_lag_ms is {max_lag_ms!r}", hint=f"pass at least a unit's {unit_ms:g} ms")
+    bound = int(max_lag_ms // unit_ms) if live else QUEUED_UNITS
     waiting, ready = (bound if limit is None else limit for limit in (max_waiting, max_ready))
     if not (isinstance(waiting, int) and isinstance(ready, int) and waiting >= 1 and ready >= 1):
         raise InputError(f"max_waiting={waiting!r}, max_ready={ready!r}", hint="pass at least one unit each")
-    return Limits(waiting, ready, live or on_full == "drop_oldest", max_lag_ms if live else None)
+    return Limits(waiting, ready, live or on_full == "drop_oldest", max_lag_ms if live else None, unit_ms)
 
 
 @dataclass(frozen=True)
@@ -142,15 +147,20 @@ class Exchange:
         if self.limits.live and not self.overloaded and self._is_slow(now):
             self.overloaded, limit = True, 1
             took_ms = round(self._slowest_ms(now), 1)
-            message = f"a unit took {took_ms:.0f} ms of {UNIT_MS}; the oldest input is dropped until the model keeps up"
-            self._events.post("overload", message, unit_ms=took_ms, waiting_ms=len(self._waiting) * UNIT_MS)
+            unit_ms = self.limits.unit_ms
+            message = (
+                f"a unit took {took_ms:.0f} ms of {unit_ms:g}; the oldest input is dropped until the model keeps up"
+            )
+            self._events.post("overload", message, unit_ms=took_ms, waiting_ms=len(self._waiting) * unit_ms)
         dropped = 0
         while len(self._waiting) > limit:
             self._waiting.popleft()
             dropped += 1
         self.dropped_units += dropped
         self._events.post(
-            "dropped", f"{dropped * UNIT_MS} ms of input was dropped unanswered", input_ms=dropped * UNIT_MS
+            "dropped",
+            f"{dropped * self.limits.unit_ms:g} ms of input was dropped unanswered",
+            input_ms=dropped * self.limits.unit_ms,
         )
 
     def _slowest_ms(self, now: float) -> float:
@@ -159,7 +169,7 @@ class Exchange:
 
     def _is_slow(self, now: float) -> bool:
         """Whether the model, and not a burst of input, is the reason for a full queue."""
-        return self._slowest_ms(now) > UNIT_MS
+        return self._slowest_ms(now) > self.limits.unit_ms
 
     # -- the worker
 
@@ -217,7 +227,8 @@ class Exchange:
             self._calm += 1
             if self.overloaded and self._calm >= CALM_UNITS and len(self._waiting) <= 1:
                 self.overloaded = False
-                self._events.post("recovered", "the session keeps up again", lag_ms=len(self._waiting) * UNIT_MS)
+                lag_ms = len(self._waiting) * self.limits.unit_ms
+                self._events.post("recovered", "the session keeps up again", lag_ms=lag_ms)
             self._wake()
 
     def done(self) -> None:
@@ -327,7 +338,7 @@ class Exchange:
     def _count_stale(self, dropped: int) -> None:
         if dropped:
             self.dropped_answers += dropped
-            ms = dropped * UNIT_MS
+            ms = dropped * self.limits.unit_ms
             self._events.post("dropped", f"{ms} ms of answers was dropped: nobody took it", answers_ms=ms)
 
     def _wake(self) -> None:

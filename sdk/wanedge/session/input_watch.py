@@ -11,10 +11,10 @@ CONSTANT_SOUND_S: Final = 10.0
 
 
 class InputWatch:
-    """When sound and pictures last came, and what is said when they stay away."""
+    """When sound and pictures last came, and what is said when those that are expected stay away."""
 
-    def __init__(self, now: float, events: Events) -> None:
-        self._events = events
+    def __init__(self, now: float, events: Events, expect: tuple[str, ...] = ("sound", "picture")) -> None:
+        self._events, self._expect = events, expect
         self._opened = now
         self._audio = self._sound = self._picture = -1.0  # -1: never yet
         self._silent: dict[str, float] = {}  # what is missing now, since when
@@ -46,7 +46,7 @@ class InputWatch:
         return None if self._picture < 0 else (now - self._picture) * 1e3
 
     def _missing(self, what: str, last: float, after_s: float, now: float, message: str) -> None:
-        if now - last >= after_s and what not in self._silent:
+        if what in self._expect and now - last >= after_s and what not in self._silent:
             self._silent[what] = last
             since_ms = (now - last) * 1e3
             self._events.post(

@@ -1,6 +1,7 @@
 """The media side of a session: pushes become user units, and what was refused keeps its time."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Self, TypedDict
@@ -32,6 +33,7 @@ class Push:
     text: str | None
     timestamp: float | None
     rates: Rates
+    inputs: Mapping[str, Array] | None = None
 
     @property
     def has_media(self) -> bool:
@@ -75,9 +77,21 @@ class Intake:
         """Counts since the session was opened."""
         return self._before + self._assembler.stats
 
+    @property
+    def filled_ms(self) -> float:
+        """Silence in place of sound that did not come."""
+        return self.stats.filled_samples / self._config.audio.sample_rate * 1e3
+
+    @property
+    def skipped_ms(self) -> float:
+        """Holes for which no units were made."""
+        return float(self.stats.skipped_units * UNIT_MS)
+
     def push(self, push: Push) -> None:
         """Take a push. Raises SessionFull or InputError; then nothing of it was taken."""
         with self.lock:
+            if push.inputs is not None:
+                raise InputError("this model has no named inputs", hint="push audio, video or text")
             if not self._exchange.has_room:
                 self._refuse(push)
             if push.has_media:

@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +14,19 @@ from types import TracebackType
 from typing import Final, Literal, Self
 
 from wanedge.bundle import Bundle
-from wanedge.config import UNIT_MS
+from wanedge.config import UNIT_MS, ModelConfig
 from wanedge.media import AudioChunk, MediaChunk
 from wanedge.model import Model
+from wanedge.pipeline.config import Pipeline
+from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer, load_any
 from wanedge.session.errors import SessionClosed, SessionError, SessionFailed
 from wanedge.session.events import EventKind, Events, Listener
 from wanedge.session.exchange import Claim, Exchange, Job, Limits, choose_limits
 from wanedge.session.intake import Intake, Push, Rates
 from wanedge.session.iterator import UnitIterator
 from wanedge.session.metrics import SessionMetrics, UnitLog
-from wanedge.streaming import Streamer
+from wanedge.session.pipeline_intake import PipelineIntake
+from wanedge.streaming import AnyStreamer, Streamer
 from wanedge.units import AgentUnit
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.runtime import Array, RuntimeOptions
@@ -54,14 +57,18 @@ class Session:
     Any thread may push. Answers are taken in one place: by `pull`, `units` or `stream`.
     """
 
-    def __init__(self, streamer: Streamer, limits: Limits, *, deadline_ms: float = UNIT_MS) -> None:
+    def __init__(self, streamer: AnyStreamer, limits: Limits, *, deadline_ms: float | None = None) -> None:
         self.streamer = streamer
-        self.config = streamer.config
-        self.deadline_ms = deadline_ms
+        self.deadline_ms = limits.unit_ms if deadline_ms is None else deadline_ms
         self.live = limits.live
         self._events = Events()
         self._exchange = Exchange(limits, self._events)
-        self._intake = Intake(self.config, self._exchange, self._events)
+        self._unit_ms = limits.unit_ms
+        self._intake: Intake | PipelineIntake
+        if isinstance(streamer, PipelineStreamer):
+            self._intake = PipelineIntake(streamer.pipeline, self._exchange, self._events)
+        else:
+            self._intake = Intake(self.config, self._exchange, self._events)
         self._first_unit = streamer.next_unit  # after a restore the media clock starts at this unit
         self._log = UnitLog()
         self._played = 0
@@ -74,7 +81,7 @@ class Session:
     @classmethod
     def open(
         cls,
-        source: str | Path | Bundle | Model,
+        source: str | Path | Bundle | Model | PipelineModel,
         *,
         world: str = "",
         runtime: str = "auto",
@@ -83,7 +90,7 @@ class Session:
         seed: int = 0,
         temperature: float = 0.0,
         state: str | Path | None = None,
-        deadline_ms: float = UNIT_MS,
+        deadline_ms: float | None = None,
         live: bool = False,
         max_lag_ms: float = 1_000.0,
         max_waiting: int | None = None,
@@ -93,7 +100,8 @@ class Session:
         """Open a bundle and start a session.
 
         Args:
-            source: path of a bundle (directory or archive), an open Bundle, or a Model that sessions share.
+            source: path of a bundle (directory or archive), an open Bundle, or a Model or PipelineModel that sessions
+                share.
             world: scene, character and voice; written to the cache once. At most the model's prefill.
             runtime: "auto", or a runtime's name; see `wanedge doctor` for what this machine has.
             variant: name of the bundle's variant; by default the best one for the runtime.
@@ -101,6 +109,7 @@ class Session:
             seed, temperature: see Streamer.
             state: a file written by `save`: the session continues where that one was.
             deadline_ms: from a complete user unit to its agent unit decoded; later ones are marked.
+                By default a unit.
             live: for microphones and cameras. Bounded in time on both sides, never makes a capture callback wait,
                 drops the oldest and counts it, and sets its clock again by itself when timestamps jump.
             max_lag_ms: with `live`, how much each side may hold.
@@ -111,13 +120,31 @@ class Session:
         Raises:
             WanEdgeError: the bundle, the runtime, the world text or the state cannot be used; each says why.
         """
-        limits = choose_limits(live, max_lag_ms, max_waiting, max_ready, on_full)
-        model = source if isinstance(source, Model) else Model.load(source, runtime, variant, options)
-        streamer = Streamer(model, world, seed=seed, temperature=temperature)
+        model = source if isinstance(source, Model | PipelineModel) else load_any(source, runtime, variant, options)
+        streamer: AnyStreamer
+        if isinstance(model, PipelineModel):
+            if world or temperature:
+                raise InputError("a pipeline takes no world text and no temperature", hint="leave them out")
+            unit_ms, streamer = model.pipeline.unit_ms, PipelineStreamer(model)
+        else:
+            unit_ms, streamer = UNIT_MS, Streamer(model, world, seed=seed, temperature=temperature)
+        limits = choose_limits(live, max_lag_ms, max_waiting, max_ready, on_full, unit_ms)
         if state is not None:
             tensors, metadata = load_states(Path(state))
             streamer.restore(tensors, metadata)
         return cls(streamer, limits, deadline_ms=deadline_ms)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The Wan-Streamer configuration. Raises InputError where the session runs a pipeline."""
+        if not isinstance(self.streamer, Streamer):
+            raise InputError("a pipeline has no model configuration", hint="session.pipeline says what it takes")
+        return self.streamer.config
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What the pipeline takes and gives; None for a Wan-Streamer model."""
+        return self.streamer.pipeline if isinstance(self.streamer, PipelineStreamer) else None
 
     # -- in
 
@@ -128,6 +155,7 @@ class Session:
         text: str | None = None,
         timestamp: float | None = None,
         *,
+        inputs: Mapping[str, Array] | None = None,
         sample_rate: int | None = None,
         fps: float | None = None,
         pixel_format: str = "rgb",
@@ -140,6 +168,8 @@ class Session:
             video: uint8, RGB [H, W, 3] or [n, H, W, 3], or as pixel_format says; see `MediaAssembler.push_video`.
             text: typed words.
             timestamp: seconds on the caller's media clock of the first sample and frame; None: right after the last.
+            inputs: of a pipeline, by name: audio and frames of any length; of other tensors one unit, or several
+                as [n, ...].
             sample_rate: Hz; default the model's. fps: frames a second; default 25.
             timeout: seconds to wait for room, for sources that can wait, such as files. A live session always has
                 room, and `push` returns at once.
@@ -158,13 +188,12 @@ class Session:
             if self._exchange.finished:
                 raise SessionClosed("push after finish", hint="reset the session, or open another one, for more media")
             if text is not None and self.streamer.typed_waiting > MAX_TYPED_WAITING:
-                slots = self.config.text.user_slots
                 raise InputError(
-                    f"{self.streamer.typed_waiting} typed tokens wait to be read, {slots} a unit",
+                    f"{self.streamer.typed_waiting} typed tokens wait to be read",
                     hint="wait for them, or put long background into the world text",
                 )
             rates: Rates = {"sample_rate": sample_rate, "fps": fps, "pixel_format": pixel_format}
-            self._intake.push(Push(audio, video, text, timestamp, rates))
+            self._intake.push(Push(audio, video, text, timestamp, rates, inputs))
 
     def resync(self, timestamp: float) -> None:
         """The next push goes on without a gap at `timestamp` (seconds): after a pause, a seek, or a new clock."""
@@ -325,8 +354,8 @@ class Session:
                 dropped_answers=exchange.dropped_answers,
                 overloaded=exchange.overloaded,
                 refused_ms=self._intake.refused_ms,
-                filled_ms=media.filled_samples / self.config.audio.sample_rate * 1e3,
-                skipped_ms=float(media.skipped_units * UNIT_MS),
+                filled_ms=self._intake.filled_ms,
+                skipped_ms=self._intake.skipped_ms,
                 resyncs=media.resyncs,
                 media=media,
                 since_sound_ms=self._intake.inputs.since_sound_ms(now),
@@ -472,8 +501,8 @@ class Session:
         unit = replace(
             unit,
             index=index,
-            start_ms=index * UNIT_MS,
-            end_ms=(index + 1) * UNIT_MS,
+            start_ms=round(index * self._unit_ms),
+            end_ms=round((index + 1) * self._unit_ms),
             timing=replace(unit.timing, latency_ms=latency_ms, deadline_missed=late),
         )
         if late:
