@@ -1,6 +1,7 @@
 """Small foreign components, as other people export them, and the files that describe pipelines of them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ def write_gate(folder: Path, opset: int = 11, seed: int = 0) -> Path:
     """A recurrent gain over blocks of HOP samples: x [1, HOP], h [1, 1, HIDDEN] -> y, h_out. Weights as inputs, too."""
     random = np.random.default_rng(seed)
 
-    def weights(*shape: int) -> np.ndarray:
+    def weights(*shape: int) -> Any:
         return (random.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
 
     constants = {

@@ -88,7 +88,7 @@ def _analyse(graph: "_Graph", window: int, hop: int, shape: Window) -> None:
     frame = graph.node("Mul", [graph.framed(window, hop), graph.constant("window", analysis_window(window, shape))])
     parts = [
         graph.node("MatMul", [frame, graph.constant(name, matrix)])
-        for name, matrix in zip(("cosine", "sine"), dft(window), strict=True)
+        for name, matrix in zip(("cosine.basis", "sine.basis"), dft(window), strict=True)
     ]
     shaped = [graph.reshaped(part, (1, bins, 1, 1)) for part in parts]
     graph.output("spectrum", graph.node("Concat", shaped, axis=3), (1, bins, 1, 2))
@@ -111,7 +111,7 @@ def _to_frame(graph: "_Graph", window: int, *, masked: bool) -> str:
         flat = [graph.node("Mul", [part, mask]) for part in flat]
     sums = [
         graph.node("MatMul", [part, graph.constant(name, matrix)])
-        for part, name, matrix in zip(flat, ("cosine", "sine"), (real, imaginary), strict=True)
+        for part, name, matrix in zip(flat, ("cosine.basis", "sine.basis"), (real, imaginary), strict=True)
     ]
     return graph.node("Add", sums)
 
