@@ -11,8 +11,8 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from samples.kiosk.data.duplex.plot import write_script
+from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, TRAINING_WORLDS
 from samples.kiosk.data.speech.utterances import HEARD
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
 from typer.testing import CliRunner, Result
 
 from tests.acceptance.quantization import clips, measured, prove

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from samples.kiosk.data.duplex.guide import guide_audio, guide_thoughts, guide_video
-from samples.kiosk.data.duplex.rules import right_replies
-from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Script
+from samples.kiosk.data.duplex.media import guide_audio, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Script, right_replies
 from samples.kiosk.evaluation.loop import Visitor
 
 from wanedge.config import FRAMES_PER_UNIT, TINY, UNIT_MS, AgentState

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from samples.demo.scene import MEDIA, Transcript, scene
 from samples.kiosk import tools
+from samples.kiosk.data.speech.intents import WORLDS
 from samples.kiosk.data.speech.voices import installed
-from samples.kiosk.data.speech.world import WORLDS
 
 from wanedge_runtimes.errors import InputError
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples.kiosk.data.speech.intents import INTENTS, expected_reply
-from samples.kiosk.data.speech.world import TRAINING_WORLDS, World
+from samples.kiosk.data.speech.intents import INTENTS, TRAINING_WORLDS, World, expected_reply
 from samples.kiosk.training import augment_world
 from samples.kiosk.training.augment_world import WorldAugmentation
 

@@ -10,20 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples.kiosk import tools
-from samples.kiosk.data.duplex import rules
-from samples.kiosk.data.duplex.__main__ import film
-from samples.kiosk.data.duplex.guide import FADE_SAMPLES, guide_audio, guide_cues, guide_thoughts, guide_video
+from samples.kiosk.data.duplex import script as scripts
+from samples.kiosk.data.duplex.__main__ import film, timeline
+from samples.kiosk.data.duplex.media import (
+    FADE_SAMPLES,
+    guide_audio,
+    guide_cues,
+    guide_thoughts,
+    guide_video,
+    visitor_audio,
+    visitor_talk,
+    visitor_video,
+)
 from samples.kiosk.data.duplex.plot import write_script
-from samples.kiosk.data.duplex.rules import right_replies
-from samples.kiosk.data.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script
-from samples.kiosk.data.duplex.timeline import timeline
-from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_talk, visitor_video
+from samples.kiosk.data.duplex.script import FRAME_SAMPLES, KINDS, UNIT_SAMPLES, Kind, Phrase, Script, right_replies
 from samples.kiosk.data.pictures.visitors import VisitorTruth
-from samples.kiosk.data.speech.intents import behaviours, expected_reply
-from samples.kiosk.data.speech.split import SPLITS
+from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, TRAINING_WORLDS, World, behaviours, expected_reply
 from samples.kiosk.data.speech.utterances import GuideUtterance, Utterance, Word
-from samples.kiosk.data.speech.voices import installed
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
+from samples.kiosk.data.speech.voices import SPLITS, installed
 
 from wanedge.config import FPS, TINY
 from wanedge.media import AudioChunk, VideoChunk
@@ -81,7 +85,7 @@ def two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     def said(text: str) -> GuideUtterance:
         return GuideUtterance(np.ones(32_000, np.float32), 16_000, text, (Word(text, 0, 32_000),), 0, 32_000)
 
-    monkeypatch.setattr(rules, "said", said)
+    monkeypatch.setattr(scripts, "said", said)
 
 
 @pytest.mark.usefixtures("two_seconds")
@@ -229,7 +233,7 @@ def test_the_guide_sounds_in_its_replies_only_and_from_their_first_sample() -> N
         for reply in script.replies:
             start, end = reply.speech_unit * UNIT_SAMPLES, reply.end_unit * UNIT_SAMPLES
             speaks[start : end + (0 if reply.interrupted_at is None else FADE_SAMPLES)] = True
-            whole = rules.said(reply.text).pcm
+            whole = scripts.said(reply.text).pcm
             count = min(whole.size, end - start)
             np.testing.assert_array_equal(pcm[start : start + count], whole[:count])
         assert not pcm[~speaks].any()

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from samples.kiosk import tools
-from samples.kiosk.data.speech.intents import expected_reply, spoken
+from samples.kiosk.data.speech.intents import World, expected_reply, spoken
 from samples.kiosk.data.speech.voices import installed
-from samples.kiosk.data.speech.world import World
 from samples.kiosk.evaluation import run
 from samples.kiosk.evaluation.drift import drift
 from samples.kiosk.evaluation.items import FULL, QUICK, Item, items

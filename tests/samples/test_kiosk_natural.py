@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples.kiosk import tools
 from samples.kiosk.data.speech import kokoro
-from samples.kiosk.data.speech.augment import through_microphone
+from samples.kiosk.data.speech.acoustics import through_microphone, white
 from samples.kiosk.data.speech.clip import SAMPLE_RATE
 from samples.kiosk.data.speech.intents import INTENTS
 from samples.kiosk.data.speech.kokoro import EVERYBODY, SHORT_PHRASES_ONLY, VOICES, natural_recipes, say_naturally
-from samples.kiosk.data.speech.noises import white
-from samples.kiosk.data.speech.split import SPLITS, recipes
 from samples.kiosk.data.speech.utterances import CLEAN, visitor_utterance
-from samples.kiosk.data.speech.voices import installed
+from samples.kiosk.data.speech.voices import SPLITS, installed, recipes
 
 from wanedge_runtimes.errors import MissingExtra
 

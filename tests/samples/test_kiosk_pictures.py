@@ -8,12 +8,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
+from samples.kiosk.data.pictures.__main__ import make_sheets
 from samples.kiosk.data.pictures.animation import BEHAVIOURS, Cue, Mouth, Scene, animate, mouth_from_pcm
 from samples.kiosk.data.pictures.canvas import Canvas, Pose
 from samples.kiosk.data.pictures.footage import excerpts, footage
-from samples.kiosk.data.pictures.guide import RANGES, GuideTrack, draw_guide
-from samples.kiosk.data.pictures.lipsync import mouth_opening_of
-from samples.kiosk.data.pictures.sheet import make_sheets
+from samples.kiosk.data.pictures.guide import RANGES, GuideTrack, draw_guide, mouth_opening_of
 
 from wanedge_runtimes.errors import InputError
 

@@ -7,10 +7,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples.kiosk.data.speech.augment import at_level, in_room, resampled, room, sliding, speech_rms, with_noise
-from samples.kiosk.data.speech.clip import MARGIN, SAMPLE_RATE, Clip, ClipCache, Recipe, speech_bounds, trimmed
-from samples.kiosk.data.speech.envelope import envelope
-from samples.kiosk.data.speech.noises import babble, music, pink, unit_rms, white
+from samples.kiosk.data.speech.acoustics import (
+    at_level,
+    babble,
+    in_room,
+    music,
+    pink,
+    resampled,
+    room,
+    sliding,
+    speech_rms,
+    unit_rms,
+    white,
+    with_noise,
+)
+from samples.kiosk.data.speech.clip import (
+    MARGIN,
+    SAMPLE_RATE,
+    Clip,
+    ClipCache,
+    Recipe,
+    envelope,
+    speech_bounds,
+    trimmed,
+)
 
 from wanedge_runtimes.errors import InputError
 

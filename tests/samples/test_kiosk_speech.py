@@ -14,14 +14,17 @@ from samples.kiosk.data.speech.clip import SAMPLE_RATE, Recipe, audio_hash
 from samples.kiosk.data.speech.intents import (
     BEHAVIOURS,
     FIRST_INTENTS,
+    HELD_OUT_WORLDS,
     INTENTS,
+    TRAINING_WORLDS,
+    WORLDS,
+    World,
     behaviours,
     expected_reply,
     is_right_reply,
     replied_intent,
     spoken,
 )
-from samples.kiosk.data.speech.split import SPLITS, recipes, side
 from samples.kiosk.data.speech.utterances import (
     CLEAN,
     HEARD,
@@ -31,8 +34,15 @@ from samples.kiosk.data.speech.utterances import (
     guide_utterance,
     visitor_utterance,
 )
-from samples.kiosk.data.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, installed, synthesize
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, WORLDS, World
+from samples.kiosk.data.speech.voices import (
+    HELD_OUT_VOICES,
+    SPLITS,
+    TRAINING_VOICES,
+    installed,
+    recipes,
+    side,
+    synthesize,
+)
 from samples.kiosk.training.audio_encoder import WORD_INTENTS
 from tokenizers import Tokenizer
 

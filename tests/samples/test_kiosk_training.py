@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples.kiosk.data.speech.world import World
+from samples.kiosk.data.speech.intents import World
 from samples.kiosk.training import duplex, sequence
 from samples.kiosk.training.assemble import scale_latents, take_audio_encoder
 from samples.kiosk.training.audio_encoder import AudioEncoderStage
 from samples.kiosk.training.dataset import Encoded
 from samples.kiosk.training.duplex import DuplexStage, Lesson
-from samples.kiosk.training.loop import Losses, Plan, Trainer
-from samples.kiosk.training.muon import orthogonalised
+from samples.kiosk.training.loop import Losses, Plan, Trainer, orthogonalised
 from samples.kiosk.training.sequence import ALL_PARTS, LISTENING_PARTS, Crops, Read, read
 from torch import Tensor, nn
 

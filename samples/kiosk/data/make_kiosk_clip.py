@@ -18,14 +18,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.kiosk.data.duplex.rules import right_replies
-from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Phrase, Script
-from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
+from samples.kiosk.data.duplex.media import visitor_audio, visitor_video
+from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Phrase, Script, right_replies
 from samples.kiosk.data.pictures.visitors import Visit
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
-from samples.kiosk.data.speech.intents import expected_reply
+from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, expected_reply
 from samples.kiosk.data.speech.utterances import Conditions, Utterance, visitor_utterance
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS
 from wanedge.config import FPS, FRAMES_PER_UNIT, UNIT_MS
 
 Frames = NDArray[np.uint8]

@@ -10,8 +10,7 @@ import numpy as np
 from samples.kiosk.data.speech.clip import Samples
 from samples.kiosk.evaluation.loop import Frames
 from samples.kiosk.evaluation.measures import Measures
-from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
-from samples.kiosk.training.guide_voice import guide_voice, moved_forward, stoi
+from samples.kiosk.training.guide_media import HELD_OUT_CLIPS, guide_clip, guide_voice, moved_forward, stoi
 from wanedge.bundle import Bundle
 from wanedge.config import FRAMES_PER_UNIT, AudioConfig
 from wanedge_calibration.results import unmeasured

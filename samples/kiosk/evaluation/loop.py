@@ -10,23 +10,22 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from samples.kiosk.data.duplex.media import visitor_audio, visitor_video
 from samples.kiosk.data.duplex.plot import write_script
-from samples.kiosk.data.duplex.rules import right_replies, said
 from samples.kiosk.data.duplex.script import (
     UNIT_SAMPLES,
     VISITOR_HEIGHT,
     VISITOR_WIDTH,
     Phrase,
     Script,
+    right_replies,
+    said,
 )
-from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
-from samples.kiosk.data.pictures.lipsync import mouth_opening_of
+from samples.kiosk.data.pictures.guide import mouth_opening_of
 from samples.kiosk.data.pictures.visitors import Visit, VisitorTruth, visitor_truth
-from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
-from samples.kiosk.data.speech.envelope import envelope
-from samples.kiosk.data.speech.intents import INTENTS, expected_reply
+from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples, envelope
+from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, INTENTS, World, expected_reply
 from samples.kiosk.data.speech.utterances import Conditions, visitor_utterance
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, World
 from samples.kiosk.evaluation.items import Item
 from samples.kiosk.evaluation.record import SPEAK, Asked, Came, Record, brightness_db, level_dbfs, sounds
 from wanedge.config import FRAMES_PER_UNIT

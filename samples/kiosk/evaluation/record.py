@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import FiniteFloat, ValidationError
 
 from samples.kiosk.data.speech.clip import SAMPLE_RATE
-from samples.kiosk.data.speech.world import World
+from samples.kiosk.data.speech.intents import World
 from samples.kiosk.evaluation.items import Purpose
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.strict import Strict

@@ -23,7 +23,7 @@ from samples.kiosk.tools import OUT
 from samples.kiosk.training.audio_encoder import AudioEncoderWithHeads
 from samples.kiosk.training.audio_vae import AudioVae, load_voices
 from samples.kiosk.training.duplex import MOVED
-from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, guide_clip
+from samples.kiosk.training.guide_media import HELD_OUT_CLIPS, guide_clip
 from samples.kiosk.training.loop import take_average
 from samples.kiosk.training.video_encoder import VideoEncoderWithHead
 from samples.kiosk.training.video_vae import VideoVae

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from samples.kiosk.data.speech.augment import through_microphone
+from samples.kiosk.data.speech.acoustics import through_microphone
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
 from samples.kiosk.data.speech.intents import INTENTS
 from samples.kiosk.data.speech.judge import words

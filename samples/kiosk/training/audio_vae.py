@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samples.kiosk.data.speech.augment import at_level
+from samples.kiosk.data.speech.acoustics import at_level
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples
-from samples.kiosk.data.speech.intents import INTENTS, expected_reply, spoken
+from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, INTENTS, TRAINING_WORLDS, expected_reply, spoken
 from samples.kiosk.data.speech.recordings import prompt, training_prompts
 from samples.kiosk.data.speech.utterances import CLEAN, GUIDE_DBFS, visitor_utterance
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS
-from samples.kiosk.training.guide_voice import delay, guide_voice, moved_forward, stoi
+from samples.kiosk.training.guide_media import delay, guide_voice, moved_forward, stoi
 from samples.kiosk.training.loop import Losses
-from samples.kiosk.training.spectral import spectral_loss
 from wanedge.config import AudioConfig
 from wanedge_export.model.audio import AudioDecoder, AudioVaeEncoder
 
@@ -122,3 +120,31 @@ def held_out_replies() -> list[str]:
     """Replies that are due in held-out worlds only; there may be none, for worlds share their hours."""
     seen = {spoken(expected_reply(i, w)) for i in INTENTS for w in TRAINING_WORLDS}
     return sorted({spoken(expected_reply(i, w)) for i in INTENTS for w in HELD_OUT_WORLDS} - seen)
+
+
+WINDOWS: Final = (256, 512, 1024, 2048)  # samples at 16 kHz: 16 to 128 ms
+FLOOR: Final = 3e-4  # of full scale; quieter is silence to any listener
+
+
+@cache
+def _hann(window: int) -> Tensor:
+    return torch.hann_window(window)
+
+
+def magnitudes(pcm: Tensor, window: int) -> Tensor:
+    """[B, n] -> [B, bins, frames]; a full-scale tone has height 1."""
+    hann = _hann(window).to(pcm.device)
+    spectrum = torch.stft(pcm, window, window // 4, window=hann, center=False, return_complex=True)
+    # The square root's slope at zero is infinite, so a little power is added under it.
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt() * (2 / float(hann.sum()))
+
+
+def spectral_loss(made: Tensor, truth: Tensor) -> Tensor:
+    """Mean over resolutions of the differences in decibels-like and in linear magnitude. made, truth: [B, n]."""
+    total = made.new_zeros(())
+    for window in WINDOWS:
+        a, b = magnitudes(made, window), magnitudes(truth, window)
+        logs = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean()
+        linear = (a - b).abs().sum() / (b.sum() + b.numel() * FLOOR)
+        total = total + logs + linear
+    return total / len(WINDOWS)

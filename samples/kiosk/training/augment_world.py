@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from samples.kiosk.data.speech.world import TRAINING_WORLDS
+from samples.kiosk.data.speech.intents import TRAINING_WORLDS
 from wanedge.text import Tokenizer
 
 Ids = NDArray[np.int64]

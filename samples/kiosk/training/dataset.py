@@ -19,17 +19,15 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from samples.kiosk.data.duplex.guide import guide_audio, guide_thoughts, guide_video
+from samples.kiosk.data.duplex.media import guide_audio, guide_thoughts, guide_video, visitor_audio, visitor_video
 from samples.kiosk.data.duplex.plot import write_script
-from samples.kiosk.data.duplex.rules import REPLY_DELAY_UNITS
-from samples.kiosk.data.duplex.script import KINDS, Kind, Script, script_stream
-from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
-from samples.kiosk.data.speech.augment import through_microphone
+from samples.kiosk.data.duplex.script import KINDS, REPLY_DELAY_UNITS, Kind, Script, script_stream
+from samples.kiosk.data.speech.acoustics import through_microphone
 from samples.kiosk.data.speech.clip import Samples, as_int16
 from samples.kiosk.data.speech.utterances import Heard
 from samples.kiosk.tools import OUT
 from samples.kiosk.training.audio_encoder import COLOURED_SHARE, hear
-from samples.kiosk.training.guide_voice import moved_forward
+from samples.kiosk.training.guide_media import moved_forward
 from wanedge.config import TINY, ModelConfig
 from wanedge.text import Tokenizer
 from wanedge_export.model import ReferenceModel

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from samples.kiosk.data.pictures.footage import footage
-from samples.kiosk.data.pictures.lipsync import mouth_opening_of
-from samples.kiosk.training.guide_clips import HELD_OUT_CLIPS, Frames, guide_clip
+from samples.kiosk.data.pictures.guide import mouth_opening_of
+from samples.kiosk.training.guide_media import HELD_OUT_CLIPS, Frames, guide_clip
 from samples.kiosk.training.loop import Losses
 from wanedge.config import FRAMES_PER_UNIT, VideoConfig
 from wanedge_export.model.video import VideoDecoder, VideoVaeEncoder

@@ -13,11 +13,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from samples.kiosk.data.duplex.media import visitor_audio, visitor_video
 from samples.kiosk.data.duplex.plot import write_script
 from samples.kiosk.data.duplex.script import UNIT_SAMPLES, Kind, Script
-from samples.kiosk.data.duplex.visitor import visitor_audio, visitor_video
+from samples.kiosk.data.speech.intents import World
 from samples.kiosk.data.speech.utterances import HEARD, Heard, worlds_of
-from samples.kiosk.data.speech.world import World
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors

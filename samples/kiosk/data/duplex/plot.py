@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from samples.kiosk.data.duplex.rules import right_replies
 from samples.kiosk.data.duplex.script import (
     FRAME_SAMPLES,
     KINDS,
@@ -23,11 +22,12 @@ from samples.kiosk.data.duplex.script import (
     Phrase,
     Reply,
     Script,
+    right_replies,
     script_stream,
 )
 from samples.kiosk.data.pictures.visitors import ALREADY_THERE, Visit, VisitorScript, VisitorTruth, Way, visitor_truth
 from samples.kiosk.data.speech.clip import SAMPLE_RATE
-from samples.kiosk.data.speech.intents import INTENTS
+from samples.kiosk.data.speech.intents import INTENTS, World
 from samples.kiosk.data.speech.utterances import (
     LOBBY,
     LOBBY_WITHOUT_NOISE,
@@ -39,7 +39,6 @@ from samples.kiosk.data.speech.utterances import (
     visitor_utterance,
     worlds_of,
 )
-from samples.kiosk.data.speech.world import World
 from wanedge.config import FPS
 from wanedge_runtimes.errors import InputError
 

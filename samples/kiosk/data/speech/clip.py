@@ -1,4 +1,4 @@
-"""A clip of speech with the places where it starts and ends, trimmed of silence, and its cache on disk."""
+"""A clip of speech with the places where it starts and ends, trimmed of silence; its loudness and its cache on disk."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from wanedge.config import FPS
 from wanedge_runtimes.errors import InputError
 
 SAMPLE_RATE: Final = 16_000  # Hz, one channel, everywhere in the kiosk's speech
@@ -124,3 +125,18 @@ def as_int16(pcm: Samples) -> NDArray[np.int16]:
 def audio_hash(pcm: Samples) -> str:
     """SHA-256 of the 16-bit samples: two clips that sound the same bit for bit have the same hash."""
     return hashlib.sha256(as_int16(pcm).tobytes()).hexdigest()
+
+
+RANGE_DB: Final = 35.0  # from a closed mouth to a wide open one
+
+
+def envelope(pcm: Samples, full_dbfs: float = -14.0) -> Samples:
+    """Loudness of each video frame (40 ms) of `pcm` [n], on a scale of decibels: [ceil(n / 640)], 0 to 1.
+
+    full_dbfs: the RMS level that counts as 1; RANGE_DB below it is 0.
+    """
+    hop = SAMPLE_RATE // FPS
+    frames = np.pad(pcm, (0, -pcm.size % hop)).reshape(-1, hop)
+    power = np.square(frames, dtype=np.float64).mean(axis=1)
+    decibels = 10 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
+    return np.asarray(np.clip(1 + (decibels - full_dbfs) / RANGE_DB, 0.0, 1.0), np.float32)

@@ -12,8 +12,8 @@ import numpy as np
 
 from samples.kiosk.data.speech import judge_worker
 from samples.kiosk.data.speech.clip import Samples
+from samples.kiosk.data.speech.intents import NUMBERS
 from samples.kiosk.data.speech.voices import INSTALL
-from samples.kiosk.data.speech.world import NUMBERS
 from samples.kiosk.tools import JUDGE_PYTHON
 from wanedge_runtimes.errors import ExecutionError, MissingExtra
 

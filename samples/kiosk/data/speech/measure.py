@@ -16,11 +16,9 @@ from rich.progress import track
 
 from samples.kiosk.data.speech import joe, judge
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Clip, Recipe, audio_hash
-from samples.kiosk.data.speech.intents import INTENTS, expected_reply, spoken
+from samples.kiosk.data.speech.intents import INTENTS, WORLDS, expected_reply, spoken
 from samples.kiosk.data.speech.recordings import HELD_OUT_PROMPTS, prompt, training_prompts
-from samples.kiosk.data.speech.split import SPLITS, recipes
-from samples.kiosk.data.speech.voices import HELD_OUT_VOICES, TRAINING_VOICES, Voice, synthesize
-from samples.kiosk.data.speech.world import WORLDS
+from samples.kiosk.data.speech.voices import HELD_OUT_VOICES, SPLITS, TRAINING_VOICES, Voice, recipes, synthesize
 from samples.kiosk.tools import OUT
 
 SEED: Final = 0

@@ -13,8 +13,8 @@ import av
 import numpy as np
 
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Clip, Samples, audio_hash, trimmed
+from samples.kiosk.data.speech.intents import NUMBERS
 from samples.kiosk.data.speech.voices import INSTALL
-from samples.kiosk.data.speech.world import NUMBERS
 from wanedge_runtimes.errors import MissingExtra
 
 FOLDER: Final = Path("/usr/share/asterisk/sounds/en_US_f_Allison")

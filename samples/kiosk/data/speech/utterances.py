@@ -7,16 +7,25 @@ from typing import Final, Literal, TypeVar
 
 import numpy as np
 
-from samples.kiosk.data.speech.augment import at_level, in_room, resampled, room, sliding, with_noise
+from samples.kiosk.data.speech.acoustics import (
+    Rng,
+    at_level,
+    babble,
+    in_room,
+    music,
+    pink,
+    resampled,
+    room,
+    sliding,
+    white,
+    with_noise,
+)
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Clip, ClipCache, Recipe, Samples
-from samples.kiosk.data.speech.intents import INTENTS, spoken
+from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, INTENTS, TRAINING_WORLDS, World, spoken
 from samples.kiosk.data.speech.joe import joe, say
 from samples.kiosk.data.speech.kokoro import natural_recipes, say_naturally
-from samples.kiosk.data.speech.noises import Rng, babble, music, pink, white
 from samples.kiosk.data.speech.recordings import HELD_OUT_PROMPTS, SPEAKER, prompt
-from samples.kiosk.data.speech.split import SPLITS, Split, recipes
-from samples.kiosk.data.speech.voices import synthesize
-from samples.kiosk.data.speech.world import HELD_OUT_WORLDS, TRAINING_WORLDS, World
+from samples.kiosk.data.speech.voices import SPLITS, Split, recipes, synthesize
 from samples.kiosk.tools import OUT
 from wanedge_runtimes.errors import InputError
 
