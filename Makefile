@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 JOBS ?= 2
 # A file's tests stay together, for they share fixtures; one thread each, for the processes are the parallelism.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
-EXTRAS := cpu,engines,export,calibration,pesq,ray,media,plots,signing,kiosk,dev
+EXTRAS := cpu,engines,export,calibration,pesq,ray,media,serve,plots,signing,kiosk,dev
 
 .PHONY: demo test check soak thin oldest bench lint format clean
 .DEFAULT_GOAL := test

@@ -26,6 +26,7 @@ NEEDS = {
     "quantize": {"calibration"},
     "validate": {"calibration"},
     "lint": {"export", "calibration", "engines"},
+    "serve": {"serve"},
     "build": {"export", "calibration", "engines"},
 }
 ALWAYS = {"run", "inspect", "verify", "doctor", "targets", "bench"}
