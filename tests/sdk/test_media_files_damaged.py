@@ -245,7 +245,7 @@ def test_of_two_sound_tracks_the_default_one_is_heard(tmp_path, default):
             sound = sweep(2, rate) if number == default else np.zeros(2 * rate, np.float32)
             packets += encode_audio(out, "pcm_s16le", sound, rate)
         for number, stream in enumerate(out.streams):
-            stream.disposition = av.stream.Disposition.default if number == default else av.stream.Disposition(0)
+            stream.disposition = av.stream.Disposition.default.value if number == default else 0
         for packet in packets:
             out.mux_one(packet)
     _, _, _, chunks = read(path)

@@ -21,8 +21,6 @@ from wanedge.bundle import Bundle
 from wanedge.session import Session
 from wanedge.streaming import Streamer
 from wanedge.units import AgentUnit, UserUnit
-from wanedge_export.bundling import export_bundle
-from wanedge_export.model import ReferenceModel
 from wanedge_runtimes.errors import InputError, StateError, WanEdgeError
 
 WORLD = "A bright lobby."
@@ -31,7 +29,10 @@ BACKENDS: tuple[Backend, ...] = ("tensorrt", "tensorrt-rtx", "onnxruntime")
 
 @pytest.fixture(scope="module")
 def bundles() -> dict[int, Bundle]:
-    """By thinker_lag."""
+    """Bundles by thinker_lag."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'wanedge[export]'")
+    from wanedge_export.bundling import export_bundle
+    from wanedge_export.model import ReferenceModel
 
     def export(lag: int, path: Path) -> Bundle:
         model = ReferenceModel(mini(thinker_lag=lag), seed=0)
