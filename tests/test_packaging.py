@@ -122,15 +122,20 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(folder: Path, wheel: Path, extra: str) -> Path:
-    """The `bin` of a fresh environment with the wheel and one extra; skips where pip reaches no registry."""
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=100)
-    requirement = f"{wheel}[{extra}]" if extra else str(wheel)
-    command = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", requirement]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    """The `bin` of a fresh environment with the wheel and one extra; skips where no registry is reached.
+
+    uv installs in a tenth of pip's time; pip knows the settings of machines that have a registry of their own.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=100)
+    python, requirement = str(folder / "bin/python"), f"{wheel}[{extra}]" if extra else str(wheel)
+    for installer in (["uv", "pip", "install", "--python", python], ["pip", "--python", python, "install"]):
+        command = [sys.executable, "-m", *installer, "--quiet", requirement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+        if done.returncode == 0:
+            return folder / "bin"
     if "No matching distribution" in done.stderr or "ConnectionError" in done.stderr:
         pytest.skip(f"pip cannot install {requirement}: {done.stderr[-300:]}")
-    assert done.returncode == 0, done.stderr
-    return folder / "bin"
+    raise AssertionError(done.stderr)
 
 
 @pytest.mark.slow
