@@ -42,7 +42,7 @@ def find_nvidia() -> Nvidia | None:
 
 
 def ask_driver(library: Any, driver: str | None) -> Nvidia:
-    """Everything that the CUDA driver API says without creating a context."""
+    """Answers of the CUDA driver API, without creating a context."""
     if status := library.cuInit(0):
         return Nvidia(driver=driver, error=f"cuInit failed with CUDA error {status}")
     version, count = ctypes.c_int(), ctypes.c_int()

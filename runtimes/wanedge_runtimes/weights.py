@@ -24,7 +24,7 @@ def content_name(path: Path, content: Path) -> Path:
 
 
 def check_weights(graph: Path) -> None:
-    """Raises GraphError when a weight file that `graph` names by content is missing or holds something else.
+    """Raise GraphError when a weight file that `graph` names by content is missing or holds something else.
 
     Files with other names are not looked at; a bundle's manifest has their digests.
     """

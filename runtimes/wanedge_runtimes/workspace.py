@@ -1,4 +1,4 @@
-"""What the calls of one stream exchange, and the order in which they run: on the host, or resident on a device.
+"""Arrays that the calls of one stream exchange, and the order of the calls: on the host, or resident on a device.
 
     work   = open_workspace(graphs)                      # memory of one stream, on whatever runs the graphs
     state  = work.new_state(encoder)
@@ -58,19 +58,19 @@ class Workspace(Protocol):
         dims: Mapping[str, int] | None = None,
         bound: Mapping[str, Tensor] | None = None,
     ) -> Call:
-        """As `Executable.prepare`; `bound` are tensors of this workspace or host arrays."""
+        """Prepare a call as `Executable.prepare` does; `bound` are tensors of this workspace or host arrays."""
 
     def input(self, array: Array, group: str = UNIT) -> Tensor:
-        """What calls read of `array`, as it was at the last `send(group)`."""
+        """Tensor that calls read: `array`, as it was at the last `send(group)`."""
 
     def output(self, array: Array, group: str = UNIT) -> Tensor:
-        """What a call writes for `array`, which `receive(group)` fills."""
+        """Tensor that a call writes for `array`, which `receive(group)` fills."""
 
     def constant(self, array: Array) -> Tensor:
-        """What calls read of an array that never changes."""
+        """Tensor that calls read of an array that never changes."""
 
     def scratch(self, dtype: DType, shape: tuple[int, ...]) -> Tensor:
-        """What one call writes and another reads."""
+        """Tensor that one call writes and another reads."""
 
     def sequence(self, name: str, calls: Sequence[Call]) -> CallSequence:
         """Calls of this workspace in their order. name: for messages."""
@@ -113,7 +113,7 @@ class StreamWorkspace(Workspace, Protocol):
         """A mark in this stream's work."""
 
     def wait(self, mark: Mark) -> None:
-        """What this stream starts from now on waits for `mark`."""
+        """Make what this stream starts from now on wait for `mark`."""
 
     def fetch(self, group: str = UNIT) -> None:
         """Start what `receive` would; the next `unpack` waits for it."""
@@ -189,7 +189,7 @@ class Resident(Protocol):
 
 
 def open_workspace(executables: Iterable[Executable]) -> Workspace:
-    """On the device that all of them share; on the host where there is none."""
+    """Open a workspace on the device that all of them share; on the host where there is none."""
     first, *others = executables
     if isinstance(first, Resident) and all(isinstance(e, Resident) and e.device is first.device for e in others):
         return first.new_workspace()

@@ -82,7 +82,7 @@ HERE = machine(RTX)
         ("memory", {"memory_estimate": 9 << 30}, HERE),
     ],
 )
-def test_each_misfit_is_found_alone_and_says_how_to_mend_it(kind: str, engine: dict[str, Any], where: Machine) -> None:
+def test_each_misfit_is_found_alone_and_says_how_to_fix_it(kind: str, engine: dict[str, Any], where: Machine) -> None:
     only = candidate(RTX, **engine)
     assert [p.kind for p in problems(only, where, where.gpus[0])] == [kind]
     with pytest.raises(PreflightError) as error:

@@ -199,7 +199,7 @@ def _dotted(version: tuple[int, int]) -> str:
 
 
 def _gpu_findings(facts: Facts) -> Iterator[Finding]:
-    """Everything between the GPU and an engine."""
+    """Findings between the GPU and an engine."""
     yield from _libraries(facts)
     if facts.nvidia is None or not facts.nvidia.gpus:
         installed = [f"{name} {facts.packages[name]}" for name in ("tensorrt", *_RTX) if name in facts.packages]
@@ -313,7 +313,7 @@ def _has_cuda_python(facts: Facts) -> bool:
 
 
 def _jetson_findings(facts: Facts) -> Iterator[Finding]:
-    """Nothing on any other machine."""
+    """Findings on a Jetson; none on any other machine."""
     if facts.jetson is None:
         return
     yield from _jetpack(facts.jetson)

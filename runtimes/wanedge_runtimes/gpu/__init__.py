@@ -1,4 +1,4 @@
-"""What runs on an NVIDIA GPU whatever computes there: memory, streams, states, calls, and sequences of calls.
+"""The part of an NVIDIA GPU that every backend shares: memory, streams, states, calls, and sequences of calls.
 
 Read cuda.py (the few CUDA calls), memory.py (what lies where), calls.py (one graph), workspace.py (a unit). TensorRT
 and ONNX Runtime's CUDA provider only say how one graph is put on a stream (`calls.Launcher`).

@@ -16,7 +16,7 @@ from wanedge_runtimes.spec import DType
 
 
 class Place(NamedTuple):
-    """Where a tensor lies. mirror: the same in page-locked host memory, of a tensor that a block sends or receives."""
+    """Place of a tensor. mirror: the same in page-locked host memory, of a tensor that a block sends or receives."""
 
     address: int
     dtype: DType
@@ -119,7 +119,7 @@ class DeviceCall:
         self.buffers.advance()
 
     def table(self, parity: int) -> "Table":
-        """Where every tensor of the graph lies at a parity; the same object every time."""
+        """Places of all tensors of the graph at a parity; the same object every time."""
         if parity not in self._tables:
             self._tables[parity] = {tensor: self._place(buffer) for tensor, buffer in self._plan.bindings[parity]}
         return self._tables[parity]

@@ -1,4 +1,4 @@
-"""What lies where on the device, and for how long: streams, memory, tensors, and blocks that are copied as one.
+"""Device memory and its lifetimes: streams, memory, tensors, and blocks that are copied as one.
 
 Memory belongs to the object that holds it and is freed with it. Freeing synchronizes the streams that may still use
 it, which happens when a session ends and never within a unit.
@@ -97,7 +97,7 @@ class DeviceStream:
         return Capture(self)
 
     def free_with(self, owner: object, action: Callable[[], object], what: str) -> None:
-        """When `owner` is collected, run `action` behind the work that may use what it frees. what: for the log."""
+        """Run `action` when `owner` is collected, behind the work that may use what it frees. what: for the log."""
         # The finalizer holds the handle, so the stream outlives what is on it in whatever order they are collected.
         finalizer = weakref.finalize(owner, self._handle.free, action, what)
         finalizer.atexit = False  # a process that ends gives everything back at once

@@ -1,4 +1,4 @@
-"""What happens on the GPU, decided without one: which buffers, which addresses, which profile, when to capture.
+"""Plans for the GPU, made without one: which buffers, which addresses, which profile, when to capture.
 
 Nothing here touches CUDA. calls.py and workspace.py carry out what this says.
 """
@@ -37,7 +37,7 @@ class Binding(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a plan needs to know of an engine: from its manifest entry, or from the loaded engine itself.
+    """Facts about an engine that a plan needs: from its manifest entry, or from the loaded engine itself.
 
     aliases: output -> the input in whose memory it lies. profiles: as in `EngineInfo`.
     """
@@ -117,7 +117,7 @@ def choose_profile(engine: Loaded, component: str, dims: Mapping[str, int]) -> i
 
 
 def require_aliases(spec: GraphSpec, aliases: Mapping[str, str]) -> None:
-    """Raises GraphError unless the engine writes in place exactly the caches that the spec says."""
+    """Raise GraphError unless the engine writes in place exactly the caches that the spec says."""
     expected = {s.present: s.past for s in spec.states if s.update == "in_place"}
     if dict(aliases) != expected:
         name = sorted(set(aliases.items()) ^ set(expected.items()))[0][0]
@@ -139,7 +139,7 @@ class CapturePlan:
         self._captured: dict[Hashable, object] = {}
 
     def decide(self, key: Hashable, addresses: object) -> Literal["warm_up", "capture", "replay"]:
-        """What to do for this run. key: what needs a graph of its own, such as the parity of swapped states."""
+        """Return what to do for this run. key: what needs a graph of its own, such as the parity of swapped states."""
         if key not in self._warm:
             self._warm.add(key)
             return "warm_up"

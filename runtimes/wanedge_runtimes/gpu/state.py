@@ -29,7 +29,7 @@ class StateBuffers:
         self._swaps = {s.name: s.update == "swap" for s in spec.states}
 
     def current(self, name: str) -> DeviceTensor:
-        """Where the past of state `name` lies now."""
+        """Place of the past of state `name` now."""
         return self.tensors[f"state.{name}.{self.parity}" if self._swaps[name] else f"state.{name}"]
 
     def advance(self) -> None:

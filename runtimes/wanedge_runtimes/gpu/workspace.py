@@ -60,7 +60,7 @@ class DeviceExecutable:
         self._lock = Lock()
 
     def launcher(self, plan: CallPlan, stream: DeviceStream) -> Launcher:
-        """What puts the graph on `stream` at the plan's sizes."""
+        """Launcher that puts the graph on `stream` at the plan's sizes."""
         raise NotImplementedError
 
     def new_workspace(self) -> "DeviceWorkspace":

@@ -61,7 +61,7 @@ _TYPESTRS: Final[dict[str, DType]] = {
 
 
 def device_array(array: Any, stream: int | None = None) -> DeviceArray:
-    """What and where a device array is. stream: that must see the array's content, for DLPack.
+    """Address, dtype, shape and device of an array. stream: that must see the array's content, for DLPack.
 
     Raises InputError for an array in host memory, one with gaps, or one of a type that no graph has.
     """
@@ -97,7 +97,7 @@ def from_interface(interface: Mapping[str, Any]) -> DeviceArray:
 
 
 def from_dlpack(array: SupportsDlpack, stream: int | None = None) -> DeviceArray:
-    """What a DLPack capsule says, on any device. The capsule is not consumed: `array` stays the owner.
+    """Read a DLPack capsule, on any device. The capsule is not consumed: `array` stays the owner.
 
     Raises InputError for an array with gaps or of a type that no graph has.
     """
@@ -128,7 +128,7 @@ def require_fits(
     written: bool = False,
     aligned: int = 1,
 ) -> None:
-    """Raises InputError unless the array can be the tensor `name`. written: it is an output. aligned: bytes."""
+    """Raise InputError unless the array can be the tensor `name`. written: it is an output. aligned: bytes."""
     if (array.dtype, array.shape) != (dtype, shape):
         raise InputError(
             f"'{name}' is {dtype} {list(shape)}, and the device array is {array.dtype} {list(array.shape)}",
@@ -148,7 +148,7 @@ def require_fits(
 
 
 def _contiguous(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
-    """In C order. The stride of an axis of one element, or of an empty array, means nothing."""
+    """Return whether the strides are those of C order; an axis of one element, or of an empty array, has any."""
     if 0 in shape or not shape:
         return True
     expected = itemsize * np.cumprod((1, *shape[:0:-1]), dtype=np.int64)[::-1]

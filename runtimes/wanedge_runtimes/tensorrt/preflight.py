@@ -42,11 +42,11 @@ class Candidate:
 
 
 class Problem(NamedTuple):
-    """Reason why an engine does not fit. fix: a command, or what to do."""
+    """Reason why an engine does not fit. hint: a command, or what to do."""
 
     kind: str
     what: str
-    fix: str
+    hint: str
 
 
 def choose(
@@ -82,11 +82,10 @@ def choose(
             hint=build_command(machine, gpu, bundle, precision),
         )
     reasons = "; ".join(f"{c}: {reasons_of[c.variant][0].what}" for c in asked)
-    fixes = {reasons_of[c.variant][0].fix for c in asked}
-    fix = fixes.pop() if len(fixes) == 1 else ""
+    hints = {reasons_of[c.variant][0].hint for c in asked}
     raise PreflightError(
         f"no engine of {bundle} fits this machine ({machine.describe()}): {reasons}",
-        hint=fix or build_command(machine, gpu, bundle, precision),
+        hint=(hints.pop() if len(hints) == 1 else "") or build_command(machine, gpu, bundle, precision),
     )
 
 
