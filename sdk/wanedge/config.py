@@ -140,7 +140,7 @@ class FlowConfig(Strict):
 
 
 class ModelConfig(Strict):
-    """Everything that fixes a model's graphs and its rhythm.
+    """Numbers that fix a model's graphs and its rhythm.
 
     prefill: slots pinned in front of every cache for the world text (paper v0.3 prefills it once).
     unit_positions: how far RoPE's time advances per unit.

@@ -1,4 +1,4 @@
-"""What goes into a streamer and what comes out: one unit of everything."""
+"""Input and output of a streamer: one unit of everything."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class UserUnit:
 
 @dataclass(frozen=True)
 class UnitTiming:
-    """Where the time of one agent unit went: wall time in ms.
+    """Wall time of one agent unit by part, in ms.
 
     encode_ms, thinker_ms, performer_ms, decode_ms: the stages of the answer, in order.
     commit_ms: the clean pass of the unit before, which comes after its emission.

@@ -131,7 +131,7 @@ def _publish_extraction(staged: Path, folder: Path, manifest: Manifest, raw: byt
 
 
 def _is_whole(folder: Path, manifest: Manifest, raw: bytes) -> bool:
-    """Whether an earlier extraction has every file at its size; contents are checked when they are used."""
+    """Return whether an earlier extraction has every file at its size; contents are checked when they are used."""
     source = Folder(folder)
     try:
         require_sizes(source, manifest)

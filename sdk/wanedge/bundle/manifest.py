@@ -118,7 +118,7 @@ class Variant(Strict):
 
 
 class Contents(Strict):
-    """Everything a manifest says except which files there are.
+    """Contents of a manifest except the list of files.
 
     model: a Wan-Streamer configuration or a pipeline. tokenizer: None for a pipeline.
 

@@ -49,7 +49,7 @@ class Account:
         typer.echo(f"warning: {message}", err=True)
 
     def losses(self) -> list[str]:
-        """What of the input was not answered, and of the answers not taken, in words; nothing when all went well."""
+        """Losses in words: input without an answer, answers that nobody took; empty when all went well."""
         counts, media = self.metrics, self.metrics.get("media", {})
         seconds = (
             (counts.get("dropped_units", 0) * UNIT_MS / 1000, "s of input unanswered"),
@@ -98,7 +98,7 @@ class Account:
         return sum(sum(stages.values()) for stages in self.stages_ms) / (self.units * UNIT_MS)
 
     def lines(self) -> list[Line]:
-        """What was said, one line for words that follow each other in one state."""
+        """Words of the run, one line for words that follow each other in one state."""
         return join_lines(self._words)
 
     def document(self) -> dict[str, object]:

@@ -41,7 +41,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Job:
-    """What `wanedge run` was asked for. source: the media file, or the devices."""
+    """Request of `wanedge run`. source: the media file, or the devices."""
 
     bundle: Path
     source: Path | Live

@@ -22,7 +22,7 @@ _WITHOUT_DEVICES = "without a screen and a loudspeaker: wanedge run BUNDLE --liv
 
 
 class Chunks(Protocol):
-    """What devices deliver; see `wanedge.media.live.Capture`."""
+    """Chunks that devices deliver; see `wanedge.media.live.Capture`."""
 
     @property
     def closed(self) -> bool: ...
@@ -91,7 +91,7 @@ class Window:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Raises CaptureError when this OpenCV or this machine has no windows."""
+        """Raise CaptureError when this OpenCV or this machine has no windows."""
         try:
             self._library.namedWindow(self.TITLE)
         except self._library.error as error:
@@ -106,7 +106,7 @@ class Window:
 
 
 class Stage:
-    """Where the agent appears: a player and a window, and the session that learns what was heard."""
+    """Stage of the agent: a player and a window, and the session that learns what was heard."""
 
     def __init__(self, session: Session, player: Player, window: Window) -> None:
         self.player = player

@@ -1,4 +1,4 @@
-"""What is written to the reply's file: the agent alone, or user and agent side by side.
+"""Recording of a reply: the agent alone, or user and agent side by side.
 
 A recording keeps time: where units were not answered, the last picture is held over silence.
 """
