@@ -93,7 +93,7 @@ def _values(histogram: Histogram) -> tuple[Float64, Float64]:
 
 
 def _whole(limits: Range, symmetric: bool) -> Range:
-    """What a format without zero-point covers when it must cover `limits`."""
+    """Range that a format without zero-point covers when it must cover `limits`."""
     limit = max(-limits[0], limits[1])
     return (-limit, limit) if symmetric else limits
 
@@ -195,7 +195,7 @@ _NORMS = {"RMSNormalization": (1,), "LayerNormalization": (1, 2)}  # inputs that
 def smooth(
     model: ModelProto, sites: list[Site], channels: Mapping[str, NDArray[np.float32]], strength: float
 ) -> dict[str, NDArray[np.float32]]:
-    """In place; returns tensor -> s [K] for every tensor that was smoothed.
+    """Smooth in place; return tensor -> s [K] for every tensor that was smoothed.
 
     channels: per tensor the largest magnitude of each channel, from the calibration.
     """

@@ -1,4 +1,4 @@
-"""What calibration, quantization and validation raise."""
+"""Errors of calibration, quantization and validation."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ LEAST_INPUT_DB = 30.0
 
 @dataclass(frozen=True)
 class Source:
-    """What quantization starts from: the float variant and what its tensors saw."""
+    """Start of a quantization: the float variant and what its tensors saw."""
 
     bundle: Bundle
     variant: Variant
@@ -75,7 +75,7 @@ class Source:
         return next((name for name in (tensor, plain) if name in seen), None)
 
     def fits_integers(self, component: str, tensor: str, form: Form) -> bool:
-        """Whether a tensor keeps LEAST_INPUT_DB in 8-bit integers of a form, with the range that is best for it."""
+        """Return whether a tensor keeps LEAST_INPUT_DB in 8-bit integers of a form, with its best range."""
         histogram, symmetric = self.calibration.recording.overall(component, tensor), form == "tensorrt"
         return represented_db(histogram, calibrate_range(histogram, "mse", symmetric=symmetric), symmetric) >= (
             LEAST_INPUT_DB

@@ -31,7 +31,7 @@ Mode = Literal["int8", "fp8", "int8-weights", "fp16-weights", "fp32"]
 
 
 class Recipe(Strict):
-    """Everything that decides a quantized variant, besides the float graphs and the calibration file.
+    """Choices that decide a quantized variant, besides the float graphs and the calibration file.
 
     form: "cpu" for ONNX Runtime's integer kernels, "tensorrt" for explicit Q/DQ.
     smooth: strength 0..1 of moving activation outliers into the weights before them; None leaves them.
@@ -55,13 +55,13 @@ class Recipe(Strict):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)
 
     def write(self, path: Path) -> None:
-        """Raises BundleError when the disk refuses."""
+        """Write the file. Raises BundleError when the disk refuses."""
         with disk_errors(path), staged_file(path) as staged:
             staged.write_text(self.to_yaml(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises QuantizationError: missing, not YAML, an unknown key or a wrong value."""
+        """Read a file. Raises QuantizationError: missing, not YAML, an unknown key or a wrong value."""
         try:
             return cls.model_validate(yaml.safe_load(path.read_text("utf-8")))
         except OSError as error:
@@ -82,7 +82,7 @@ class Recipe(Strict):
 
 
 def default_mode(site: Site, precision: Precision, form: Form, ready: bool) -> Mode:
-    """What a layer gets before anything was measured. ready: its input was calibrated and can be quantized.
+    """Mode of a layer before anything was measured. ready: its input was calibrated and can be quantized.
 
     On the CPU convolutions keep float arithmetic (ONNX Runtime's integer convolution is slower than its blocked
     float one, docs/quantization.md) and store 8-bit weights. Fixed transforms stay exact enough in half precision.

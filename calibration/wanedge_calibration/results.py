@@ -62,7 +62,7 @@ class Measure(Strict, strict=True):
 
     @property
     def passed(self) -> bool | None:
-        """Whether the value reaches the threshold; None without a threshold."""
+        """True when the value reaches the threshold; None without a threshold."""
         if self.threshold is None:
             return None
         compare, limit = parse_threshold(self.threshold)
@@ -129,7 +129,7 @@ def unmeasured(unit: str, threshold: str | None = None) -> Measure:
 
 
 class Provenance(Strict, strict=True):
-    """Where results come from. commit, model_sha256: None where there is no repository or no model."""
+    """Origin of results. commit, model_sha256: None where there is no repository or no model."""
 
     command: str = Field(min_length=1)
     commit: str | None

@@ -168,7 +168,7 @@ def _search(
 
 
 def _account(mixed: "Mixed") -> dict[str, Any]:
-    """What the search measured, for the report: layers, regions and what each gained and cost."""
+    """Account of the search for the report: layers, regions and what each gained and cost."""
     return {
         "budget_db": mixed.budget_db,
         "uniform_db": mixed.uniform_db,

@@ -159,7 +159,7 @@ def replace_layers(host: ModelProto, donor: ModelProto, nodes: Sequence[str]) ->
         return name in constants or (name in makers and all(map(is_constant, makers[name].input)))
 
     def is_added(name: str) -> bool:
-        """Whether quantization put its maker there: Q or DQ, or what widens a stored weight."""
+        """Return whether quantization added the node that makes it: Q, DQ, or what widens a stored weight."""
         return name in makers and (makers[name].op_type in _QUANTIZATION or is_constant(name))
 
     def take(name: str, into: list[NodeProto]) -> str:

@@ -26,7 +26,7 @@ Q_SUFFIX, DQ_SUFFIX = ".quantized", ".dequantized"
 
 
 def rewrite(model: ModelProto, sites: list[Site], modes: Mapping[str, Mode], form: Form, range_of: RangeOf) -> None:
-    """In place: every site as `modes` says by node name; a site that is not named stays fp32.
+    """Rewrite in place: every site as `modes` says by node name; a site that is not named stays fp32.
 
     range_of: the range of an activation tensor. Raises QuantizationError for a mode that the site cannot have.
     """

@@ -133,7 +133,7 @@ class GraphView:
         return {a.name: a.SerializeToString(deterministic=True) for a in node.attribute}
 
     def _same_numbers(self, first: NodeProto, second: NodeProto) -> bool:
-        """Whether a Q and a DQ have the same scale and zero-point, by value."""
+        """Return whether a Q and a DQ have the same scale and zero-point, by value."""
         for a, b in zip(first.input[1:], second.input[1:], strict=False):
             x, y = self.constant(a), self.constant(b)
             if x is None or y is None or not np.array_equal(x, y):

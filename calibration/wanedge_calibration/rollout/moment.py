@@ -1,4 +1,4 @@
-"""Where in the roll-out a run happens: which phase of the unit, and how full the caches are."""
+"""Moments of a roll-out: the phase of the unit and the fill level of the caches."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the tensors of a model saw in a roll-out: histograms, channel maxima, coverage, and the file that keeps them.
+"""Recording of a model's tensors in a roll-out: histograms, channel maxima, coverage, and the file that keeps them.
 
 A safetensors file in the bundle's calibration/ folder; also the form in which an interrupted roll-out is kept.
 """
@@ -90,7 +90,7 @@ def _halved(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """What one histogram is of."""
+    """Key of one histogram."""
 
     component: str
     tensor: str
@@ -131,7 +131,7 @@ class Recording:
         self.channels[place] = largest if before is None else np.maximum(before, largest)
 
     def overall(self, component: str, tensor: str) -> Histogram:
-        """Everything that a tensor saw, over all phases and fill levels."""
+        """Histogram of a tensor over all phases and fill levels."""
         whole = Histogram()
         for key, histogram in self.histograms.items():
             if (key.component, key.tensor) == (component, tensor):

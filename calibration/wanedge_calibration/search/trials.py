@@ -56,7 +56,7 @@ class Bench:
         return replace(self.reference, graphs=graphs)
 
     def error(self, components: Mapping[str, Modes]) -> OutputError:
-        """Of the free run: closed loop, the candidate on its own state."""
+        """Error of the free run: closed loop, the candidate on its own state."""
         run = run_clip(
             self.reference, self.model(components), list(self.units), world=self.world, seed=self.seed, modes=("free",)
         )
