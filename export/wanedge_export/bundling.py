@@ -1,4 +1,4 @@
-"""From a reference model to a bundle: every component exported and checked, then one manifest over it all."""
+"""Exporting a reference model as a bundle: every component exported and checked, then one manifest over it all."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -33,7 +33,7 @@ Compile = Callable[[CompileRequest, Callable[[NetworkFacts], None], Progress], C
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build.
+    """Options of a build.
 
     workspace: bytes of scratch memory that a layer may use.
     profiles: "blocks" gives every block size of a unit kernels of its own, "range" all sizes the same ones.
@@ -54,7 +54,7 @@ class BuildOptions:
     compatibility: Compatibility = "none"
 
     def require_allowed(self, library: LibraryName, gpu: bool) -> None:
-        """Raises BuildError for an option that the library does not have, or not without a GPU."""
+        """Raise BuildError for an option that the library does not have, or not without a GPU."""
         if library != "tensorrt-rtx":
             return
         if not gpu and (self.refittable or self.stripped):
@@ -201,7 +201,7 @@ def engine_tensors(network: NetworkFacts) -> tuple[EngineTensor, ...]:
 
 
 def require_spec(spec: GraphSpec, tensors: tuple[EngineTensor, ...]) -> None:
-    """Raises BuildError unless the engine's tensors and aliases are what the spec says."""
+    """Raise BuildError unless the engine's tensors and aliases are what the spec says."""
     actual = {(t.name, t.dtype) for t in tensors}
     expected = {(t.name, t.dtype) for t in (*spec.inputs, *spec.outputs)}
     expected |= {(name, s.dtype) for s in spec.states for name in (s.past, s.present)}
@@ -216,7 +216,7 @@ def require_spec(spec: GraphSpec, tensors: tuple[EngineTensor, ...]) -> None:
 
 
 def require_aliases(spec: GraphSpec, aliases: dict[str, str]) -> None:
-    """Raises BuildError unless exactly the caches that are updated in place share memory."""
+    """Raise BuildError unless exactly the caches that are updated in place share memory."""
     expected = {s.present: s.past for s in spec.states if s.update == "in_place"}
     if aliases != expected:
         name = sorted(set(aliases.items()) ^ set(expected.items()))[0][0]

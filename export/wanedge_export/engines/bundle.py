@@ -157,7 +157,7 @@ def _components(graphs: Variant, every: bool) -> list[str]:
 
 
 class _Plan(NamedTuple):
-    """Where the engines come from and where they go."""
+    """Source and destination of the engines."""
 
     bundle: Bundle
     graphs: Variant

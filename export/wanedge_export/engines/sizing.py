@@ -78,7 +78,7 @@ def estimate(spec: GraphSpec, weights: int, profiles: tuple[Profile, ...]) -> Es
 
 
 def require_memory(component: str, needed: Estimate, free: int | None, device_gib: float | None) -> None:
-    """Raises BuildError when the host cannot build it, or the smallest device of the target cannot hold it."""
+    """Raise BuildError when the host cannot build it, or the smallest device of the target cannot hold it."""
     if free is not None and needed.build > free:
         raise BuildError(
             f"building {component} takes about {_mib(needed.build)} of memory, {_mib(free)} are free",

@@ -1,4 +1,4 @@
-"""From a component in torch to a checked ONNX graph. Start at `export_component`."""
+"""Exporting a component in torch as a checked ONNX graph. Start at `export_component`."""
 
 from wanedge_export.component import ExportError
 from wanedge_export.exporter.export import OPSETS, ExportedGraph, FloatPrecision, export_component

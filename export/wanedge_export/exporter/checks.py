@@ -13,7 +13,7 @@ Expected = Mapping[str, tuple[DType, tuple[Dim, ...]]]
 
 
 def check_graph(path: Path, spec: GraphSpec) -> None:
-    """Raises ExportError that names the component, the tensor or operator, and what to change."""
+    """Raise an ExportError that names the component, the tensor or operator, and what to change."""
     model = onnx.load(path, load_external_data=False)
     _check_operators(model, spec)
     pasts: Expected = {s.past: (s.dtype, s.shape) for s in spec.states}

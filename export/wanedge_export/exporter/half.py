@@ -106,7 +106,7 @@ def _float32_nodes(graph: ir.Graph, modules: Collection[str], wide: set[str]) ->
 
 
 def _has_body(node: ir.Node) -> bool:
-    """If, Loop and Scan hold graphs of their own."""
+    """Return whether the node holds graphs of its own, as If, Loop and Scan do."""
     return any(attribute.type in _BODIES for attribute in node.attributes.values())
 
 

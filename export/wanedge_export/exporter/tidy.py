@@ -13,7 +13,7 @@ _WRAPPER = "component"  # the attribute under which the traced wrapper holds the
 
 
 def tidy(model: ir.Model, spec: GraphSpec) -> None:
-    """In place: the spec's axis names everywhere, nodes named after their module, no metadata.
+    """Tidy in place: the spec's axis names everywhere, nodes named after their module, no metadata.
 
     Raises ExportError when the trace froze an axis that the spec calls dynamic.
     """

@@ -41,7 +41,7 @@ class Graph:
 
     @classmethod
     def load(cls, path: Path) -> "Graph":
-        """Raises GraphError when the file is no ONNX graph."""
+        """Load a file. Raises GraphError when it is no ONNX graph."""
         try:
             model = onnx.load(path, load_external_data=False)
         except Exception as error:  # protobuf's and onnx's errors share no base below Exception

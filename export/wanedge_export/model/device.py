@@ -87,6 +87,6 @@ class FlowStep(nn.Module):
 
 
 def device_components(config: ModelConfig) -> dict[str, Component]:
-    """By the names that they have in a bundle."""
+    """Components by the names that they have in a bundle."""
     components: tuple[Component, ...] = (TextChoice(config).eval(), FlowStep(config).eval())
     return {component.spec().component: component for component in components}

@@ -105,7 +105,7 @@ def encode_user_audio(model: ReferenceModel, pcm: Tensor, units: int) -> Tensor:
 
 
 def sequence_mask(layout: UnitLayout, ring: Ring, units: int, prefill: int, thinker_lag: int) -> NDArray[np.bool_]:
-    """Who sees whom, [T, T], for one window. T = prefill + K * S_unit + K * media slots."""
+    """Mask of who sees whom, [T, T], for one window. T = prefill + K * S_unit + K * media slots."""
     slots, media = layout.slots, layout.media
     copies = media.stop - media.start
     first_noisy = prefill + units * slots
