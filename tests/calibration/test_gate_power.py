@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.quantization.power import GateBench, Trial, power, power_traced, run_trials
+from tests.acceptance.quantization.power import GateBench, Trial, power, power_traced, power_ways, run_trials
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.quantize import Source
 from wanedge_calibration.validation.gate import DEFAULTS
-
-UNITS = 8
 
 
 @pytest.mark.slow
@@ -17,7 +15,7 @@ def test_the_bench_tries_files_and_streams_and_goes_on_where_it_was(
     source: Source, clips: list[Clip], tmp_path: Path
 ) -> None:
     (tmp_path / "b").mkdir()
-    bench = GateBench(source, clips[:1], DEFAULTS["int8"], UNITS, "", tmp_path / "b")
+    bench = GateBench([source], clips[:1], DEFAULTS["int8"], "", tmp_path / "b")
     by_files = run_trials(bench.sabotaged, 4, tmp_path / "files.jsonl")
     by_trace = run_trials(bench.sabotaged_traced, 4, tmp_path / "trace.jsonl")
     assert [(t.kind, t.component, t.what) for t in by_files] == [(t.kind, t.component, t.what) for t in by_trace]
@@ -43,4 +41,9 @@ def test_power_counts_the_broken_that_were_caught_and_the_honest_that_were_rejec
     assert found["gate_named_first"].value == pytest.approx(2 / 3)
     assert found["gate_named_first"].n == 3
     assert (found["gate_wronged"].value, found["gate_wronged"].n, found["gate_wronged"].passed) == (1.0, 2, False)
+    assert found["gate_incomplete_without_a_cause"].passed is True
+    gap = Trial("honest", "", "mse", "", "", "incomplete", "stored.scales_unchecked")
+    assert power([gap])["gate_incomplete_without_a_cause"].value == 1.0
+    ways = power_ways([Trial("honest way", "", "two threads", ""), Trial("honest way", "", "no fusions", "backbone")])
+    assert (ways["gate_ways_wronged"].value, ways["gate_ways_wronged"].n) == (1.0, 2)
     assert power_traced([caught, missed])["gate_caught_by_trace"].value == 0.5

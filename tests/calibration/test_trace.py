@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from typer.testing import CliRunner, Result
 
 from tests.acceptance.quantization.sabotage import CHANGES
@@ -105,10 +106,69 @@ def test_a_broken_way_to_run_them_is_named(
     assert result.components[:1] == [component], result.excesses[:3]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("component", "tensor", "kind"),
+    [
+        ("flow_in", "video", "rare values clipped"),
+        ("flow_in", "audio", "quiet taken for silence"),
+        ("flow_out", "hidden", "quiet taken for silence"),
+        ("audio_decoder", "latents", "rare values clipped"),
+    ],
+)
+def test_what_no_clip_reaches_is_reached_by_changed_calls(
+    quantized: Bundle, traces: dict[str, Trace], tmp_path: Path, component: str, tensor: str, kind: str
+) -> None:
+    """A limit above every value of the stream, and a branch below: no unit of the clip shows them."""
+    streamed = [c for _, c in traces["int8"].calls({component}) if c.kind == "stream"]
+    sizes = [float(np.abs(c.inputs[tensor]).max()) for c in streamed]
+    limit, low = 1.01 * max(sizes), 0.2 * min(sizes)
+
+    def change(model: ModelProto) -> None:
+        if kind == "rare values clipped":
+            model.graph.initializer.extend(
+                numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (("low", -limit), ("high", limit))
+            )
+            node = helper.make_node("Clip", [tensor, "low", "high"], ["limited"], name="limit")
+            nodes = [node]
+        else:
+            model.graph.initializer.append(numpy_helper.from_array(np.array(low, np.float32), "low"))
+            nodes = [
+                helper.make_node("Abs", [tensor], ["size"], name="size"),
+                helper.make_node("ReduceMax", ["size"], ["peak"], name="peak", keepdims=0),
+                helper.make_node("Greater", ["peak", "low"], ["loud"], name="loud"),
+                helper.make_node("Cast", ["loud"], ["gate"], name="gate", to=TensorProto.FLOAT),
+                helper.make_node("Mul", [tensor, "gate"], ["limited"], name="limit"),
+            ]
+        for reader in model.graph.node:
+            for place, name in enumerate(reader.input):
+                if name == tensor:
+                    reader.input[place] = "limited"
+        for number, node in enumerate(nodes):
+            model.graph.node.insert(number, node)
+
+    broken = changed(quantized, component, tmp_path / "b", change)
+    result = replay(traces["int8"], loaded(broken, "int8"), components={component})
+    assert result.components == [component]
+    assert {e.group for e in result.excesses if e.ratio > 1} <= {"loud", "quiet", "faint", "standout"}
+
+
+def test_graphs_that_only_a_device_runs_are_in_the_trace(traces: dict[str, Trace]) -> None:
+    """A choice and a step between the graphs, with no two likeliest of which rounding could make the other win."""
+    alone = [call for _, call in traces["int8"].calls() if call.kind == "alone"]
+    assert {call.component for call in alone} == {"text_choice", "flow_step"}
+    for call in alone:
+        if call.component == "text_choice":
+            scores = np.where(call.inputs["allowed"], call.inputs["logits"], -np.inf)
+            assert call.outputs["ids"] == scores.argmax()
+
+
 def test_the_file_gives_back_what_was_recorded(quantized: Bundle, traces: dict[str, Trace]) -> None:
     """States are stored as differences; running a call again on the same graph gives the same bits."""
     model = loaded(quantized, "int8")
     for _, call in traces["int8"].calls():
+        if call.kind == "alone":
+            continue  # the host does not load these graphs
         again = call.run(model.graphs[call.component])
         for expected, actual in ((call.outputs, again.outputs), (call.after, again.after)):
             assert expected.keys() == actual.keys()

@@ -1,6 +1,6 @@
 """Validate an engine, or another way to run a quantized graph, against the golden trace of that graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,18 +109,19 @@ def compare_with_trace(
 
     Raises ValidationError when the trace is of another model.
     """
-    if candidate.model.name != trace.about.model or trace.about.specs.keys() - variant.graphs.keys():
+    if candidate.model.name != trace.about.model or not trace.about.specs.keys() & variant.graphs.keys():
         raise ValidationError(
             f"{trace.path} is of model {trace.about.model!r} with {', '.join(trace.about.specs)}",
             hint="record a trace of the model that this bundle holds: wanedge validate --record-trace BUNDLE",
         )
-    found = Traced(candidate, variant, trace, gate or default_gate(trace))
+    found = Traced(candidate, variant, trace, gate or default_gate(trace.about.specs))
     found.findings += _provenance(found)
     runtime = variant.runtime if variant.engines else "onnxruntime"
     # Engines may compute in half precision, whatever their inputs are.
     arithmetic = "float16" if variant.engines else "float32"
     try:
         model = Model.load(candidate, runtime, variant.name, options or RuntimeOptions(threads=1))
+        found.gate = gate or default_gate(model.graphs)
         found.replay = replay(trace, model, arithmetic, on_progress)
     except WanEdgeError as error:
         found.findings.append(Finding("failed", error.what))
@@ -131,10 +132,10 @@ def compare_with_trace(
     return found
 
 
-def default_gate(trace: Trace) -> Gate:
-    """Every component within what the honest twins show, no broken invariant, no failed call."""
+def default_gate(components: Iterable[str]) -> Gate:
+    """Each of the components that run within what the honest twins show, no broken invariant, no failed call."""
     limits = {"call.failed": "== 0", "call.invariants_broken": "== 0"}
-    return Gate(limits=limits | {f"call.{component}_over_twin": "<= 1" for component in trace.about.specs})
+    return Gate(limits=limits | {f"call.{component}_over_twin": "<= 1" for component in components})
 
 
 def export_worst(found: Traced, folder: Path) -> Path | None:
@@ -205,7 +206,7 @@ def _provenance(found: Traced) -> list[Finding]:
         return [Finding("failed", f"{variant.name} has other graphs than the trace's: validate it with --reference")]
     return [
         Finding("failed", f"{component} was built from another graph than the trace's", component)
-        for component in about.specs
+        for component in about.specs.keys() & variant.engines.keys()
         if variant.engines[component].graph_sha256 != about.graphs[component]
     ]
 

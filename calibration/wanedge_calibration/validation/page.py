@@ -162,7 +162,7 @@ def _probe_row(probe: dict[str, Any]) -> tuple[object, ...]:
 
 def _call_row(call: dict[str, Any]) -> tuple[object, ...]:
     ratio, error = f"{call['ratio']:.2f}", f"{call['error']:.1e}"
-    return call["component"], call["tensor"], ratio, call["by"], error, call["worst_call"]
+    return call["component"], call["tensor"], call["group"], ratio, call["by"], error, call["worst_call"]
 
 
 def _measure_rows(report: Report) -> Iterator[tuple[str, ...]]:

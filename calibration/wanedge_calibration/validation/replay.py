@@ -23,10 +23,14 @@ LEAST = {"float32": 2.0**-18, "float16": 2.0**-8}
 
 @dataclass(frozen=True)
 class Excess:
-    """How far a tensor is beyond its tolerance. ratio: 1 is the tolerance. by: total, bias, call or slice."""
+    """How far a tensor is beyond its tolerance. ratio: 1 is the tolerance. by: total, bias, call or slice.
+
+    group: of calls, see `GoldenCall.group`.
+    """
 
     component: str
     tensor: str
+    group: str
     ratio: float
     by: str
     error: float
@@ -76,9 +80,11 @@ def replay(
 ) -> Replay:
     """Run every call of the trace on the candidate.
 
-    arithmetic: "float16" for engines that may compute in half precision. components: only the calls of these.
+    arithmetic: "float16" for engines that may compute in half precision. components: only the calls of these, by
+    default of all that the candidate has.
     """
     result, failures, specs = Comparison(), list[tuple[str, int, str]](), trace.about.specs
+    components = candidate.graphs.keys() if components is None else components
     shifts, total = find_shifts(trace.calls(components), specs), len(trace.about.calls)
     for number, call in trace.calls(components):
         try:
@@ -95,12 +101,12 @@ def replay(
 def _excesses(
     result: Comparison, twins: Mapping[str, Mapping[str, Mapping[str, float]]], least: float
 ) -> Iterator[Excess]:
-    """For each tensor the kind of error that is farthest beyond what the twins show."""
-    for (component, tensor), errors in result.errors.items():
-        shown = twins.get(component, {}).get(tensor, {})
-        worst = Excess(component, tensor, 0.0, "total", 0.0, least, errors.worst_call)
+    """For each tensor and group the kind of error that is farthest beyond what the twins show."""
+    for (component, tensor, group), errors in result.errors.items():
+        shown = twins.get(component, {}).get(f"{tensor} {group}", {})
+        worst = Excess(component, tensor, group, 0.0, "total", 0.0, least, errors.worst_call)
         for kind, value in errors.amplitudes().items():
             tolerance = max(FACTOR * shown.get(kind, 0.0), least)
             if value / tolerance > worst.ratio:
-                worst = Excess(component, tensor, value / tolerance, kind, value, tolerance, errors.worst_call)
+                worst = Excess(component, tensor, group, value / tolerance, kind, value, tolerance, errors.worst_call)
         yield worst

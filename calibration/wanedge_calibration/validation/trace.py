@@ -5,8 +5,7 @@
 
 Another way to run the same graphs (an engine, other kernels) is compared with it call by call, on any machine, without
 running the reference: see replay.py. Recorded are units at every fill level of the caches, all units for components
-with little state, every row of each table that ids look up, and calls in which the keys and values of one slot were
-made to stand out, for every unit of the ring, so that a wrong mask shows.
+with little state, and calls that no stream makes, see extra_calls.py.
 
 The file is a zip of .npz members and about.json, which holds their SHA-256. The trace's own digest is about.json's.
 """
@@ -31,9 +30,8 @@ from wanedge.streaming import Streamer
 from wanedge.verdicts import graphs_digest
 from wanedge_calibration.clips import Clip, clip_units
 from wanedge_calibration.errors import CalibrationError
-from wanedge_calibration.graph.editing import read_graph
-from wanedge_calibration.graph.trace_back import GraphView
 from wanedge_calibration.rollout.moment import fill_level
+from wanedge_calibration.validation.extra_calls import extra_calls, load_uncalled
 from wanedge_calibration.validation.golden_call import Comparison, GoldenCall, compare_call
 from wanedge_runtimes.runtime import Array, Call, Executable, RuntimeOptions, State
 from wanedge_runtimes.spec import GraphSpec
@@ -42,7 +40,6 @@ from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 
 SMALL_STATE = 1 << 20  # bytes: components with less are recorded in every unit
 POINTS = 5  # units between the windows' ends at which components with more state are recorded
-STAND_OUT = 8.0  # factor on the keys and values of a probed slot: attention sees little else where it sees it
 ROUNDING = {"float32": 2.0**-22, "float16": 2.0**-10}  # relative, of the arithmetic that a candidate may use
 MOVES = 2  # twins whose inputs are moved, each by another draw
 # Fusions and kernels that give other sums in another order, by ONNX Runtime's names of its graph passes.
@@ -63,6 +60,7 @@ OTHER_KERNELS = RuntimeOptions(
         "BiasGeluFusion",
     ),
 )
+_VERSION = 2  # of the file
 _AGAIN = "record it again: wanedge validate --record-trace BUNDLE --clips CLIPS -o golden.trace"
 
 
@@ -80,10 +78,10 @@ class CallEntry(Strict):
 class About(Strict):
     """about.json. reference_sha256: `graphs_digest`. graphs: component -> SHA-256 of its ONNX file.
 
-    twins: arithmetic -> component -> tensor -> kind of error -> the largest amplitude of an honest twin.
+    twins: arithmetic -> component -> "tensor group" -> kind of error -> the largest amplitude of an honest twin.
     """
 
-    wanedge_trace: int = 1
+    wanedge_trace: int = _VERSION
     model: str
     variant: str
     precision: str
@@ -113,8 +111,9 @@ class Trace:
             about = About.model_validate_json(raw)
         except (OSError, KeyError, zipfile.BadZipFile, ValidationError) as error:
             raise CalibrationError(f"{path} is not a trace ({type(error).__name__})", hint=_AGAIN) from error
-        if about.wanedge_trace != 1:
-            raise CalibrationError(f"{path} has version {about.wanedge_trace}, this wanedge reads 1", hint=_AGAIN)
+        if about.wanedge_trace != _VERSION:
+            what = f"{path} has version {about.wanedge_trace}, this wanedge reads {_VERSION}"
+            raise CalibrationError(what, hint=_AGAIN)
         return cls(path, about, hashlib.sha256(raw).hexdigest())
 
     def calls(self, components: Collection[str] | None = None) -> Iterator[tuple[int, GoldenCall]]:
@@ -158,7 +157,9 @@ def record_trace(
     windows = sorted({config.backbone.windows[name] for name in config.backbone.layout})
     longest, entries, coverage, lengths = windows[-1], list[CallEntry](), dict[str, int](), dict[str, int]()
     states: dict[str, dict[str, Array]] = {}
-    twins = _Twins(model, Model.load(bundle, "onnxruntime", variant.name, OTHER_KERNELS))
+    graphs = {**model.graphs, **load_uncalled(bundle, variant, options)}
+    others = Model.load(bundle, "onnxruntime", variant.name, OTHER_KERNELS).graphs
+    twins = _Twins(graphs, {**others, **load_uncalled(bundle, variant, OTHER_KERNELS)})
     with disk_errors(path), staged_file(path) as staged, zipfile.ZipFile(staged, "w") as file:
 
         def add(call: GoldenCall) -> None:
@@ -181,17 +182,16 @@ def record_trace(
                 coverage[level] = coverage.get(level, 0) + 1
                 stream.step(user)
             if number == 0:
-                for call in _probes(recorder.last, model.graphs):
-                    add(call)
-                for call in _rows(bundle, variant, recorder.last, model.graphs):
-                    add(call)
+                for call in extra_calls(bundle, variant, recorder.recorded, graphs):
+                    if call.kind != "alone" or twins.decide(call):
+                        add(call)
         about = About(
             model=config.name,
             variant=variant.name,
             precision=variant.precision,
             reference_sha256=graphs_digest(bundle, variant),
             graphs={c: bundle.manifest.files[f.graph].sha256 for c, f in variant.graphs.items()},
-            specs={name: graph.spec for name, graph in model.graphs.items()},
+            specs={name: graph.spec for name, graph in graphs.items()},
             clips=lengths,
             coverage=coverage,
             calls=tuple(entries),
@@ -209,10 +209,13 @@ def _selected(windows: Sequence[int], count: int) -> set[int]:
 
 
 class _Recorder:
-    """A model whose calls are handed to `add`, with the state before and after. last: the latest of each component."""
+    """A model whose calls are handed to `add`, with the state before and after.
+
+    recorded: each component's last call in each of the selected units, the latest at the end.
+    """
 
     def __init__(self, model: Model, selected: set[int], fill_of: Any, add: Any) -> None:
-        self.unit, self.last = -1, dict[str, GoldenCall]()
+        self.unit, self.recorded = -1, dict[str, dict[int, GoldenCall]]()
         self._selected, self._fill_of, self._add = selected, fill_of, add
         graphs = {name: self._watched(graph) for name, graph in model.graphs.items()}
         self.model = replace(model, graphs=graphs)
@@ -238,7 +241,8 @@ class _Recorder:
                 )
                 call.outputs = {t.name: np.array(self.outputs[t.name]) for t in spec.outputs}
                 call.after = self._state.snapshot() if spec.states else {}
-                recorder.last[spec.component] = call
+                if recorder.unit in recorder._selected:
+                    recorder.recorded.setdefault(spec.component, {})[recorder.unit] = call
                 recorder._add(call)
 
         return WrappedExecutable(executable, lambda call, state, _dims: Watched(call, state))
@@ -246,44 +250,6 @@ class _Recorder:
     def wants(self, spec: GraphSpec) -> bool:
         """Whether a call of this component is recorded now."""
         return spec.state_bytes < SMALL_STATE or self.unit in self._selected
-
-
-def _rows(
-    bundle: Bundle, variant: Variant, last: Mapping[str, GoldenCall], graphs: Mapping[str, Executable]
-) -> Iterator[GoldenCall]:
-    """Calls without state that look up every row of the tables that integer inputs index."""
-    for component, call in last.items():
-        spec = graphs[component].spec
-        if spec.states or any(values.dtype.kind not in "iu" for values in call.inputs.values()):
-            continue
-        view = GraphView(read_graph(bundle.graph(component, variant)[0]))
-        for node in view.nodes:
-            table = view.constant(node.input[0]) if node.op_type == "Gather" else None
-            if table is None or node.input[1] not in call.inputs:
-                continue
-            like = call.inputs[node.input[1]]
-            for start in range(0, table.shape[0], like.size):
-                ids = (start + np.arange(like.size)) % table.shape[0]
-                inputs = call.inputs | {node.input[1]: ids.astype(like.dtype).reshape(like.shape)}
-                yield replace(call, kind="rows", inputs=inputs, outputs={}, after={}).run(graphs[component])
-
-
-def _probes(last: Mapping[str, GoldenCall], graphs: Mapping[str, Executable]) -> Iterator[GoldenCall]:
-    """Calls with one slot of every cache made to stand out, spread over all slots that the cache has."""
-    for component, call in last.items():
-        spec = graphs[component].spec
-        caches = [s.name for s in spec.states if s.update == "in_place" and len(s.shape) == 4]
-        if not caches:
-            continue
-        random = np.random.default_rng(0)
-        capacity = max(call.before[name].shape[2] for name in caches)
-        for part in np.array_split(np.arange(capacity), min(capacity, 64)):
-            slot = int(random.choice(part))
-            before = {name: values.copy() for name, values in call.before.items()}
-            for name in caches:
-                own = slot % before[name].shape[2]
-                before[name][:, :, own] *= STAND_OUT
-            yield replace(call, kind="probe", before=before, outputs={}, after={}).run(graphs[component])
 
 
 def _packed(call: GoldenCall, last: Mapping[str, Array]) -> bytes:
@@ -329,30 +295,36 @@ def _bits(values: Array) -> Array:
 class _Twins:
     """Honest other ways to run the same calls: other kernels, and inputs and states moved by rounding."""
 
-    def __init__(self, model: Model, other_kernels: Model) -> None:
-        self._model, self._other = model, other_kernels
+    def __init__(self, graphs: Mapping[str, Executable], other_kernels: Mapping[str, Executable]) -> None:
+        self._graphs, self._other = graphs, other_kernels
         self._kernels = Comparison()
         self._moved = {name: [Comparison() for _ in range(MOVES)] for name in ROUNDING}
 
     def add(self, number: int, call: GoldenCall) -> None:
-        executable = self._model.graphs[call.component]
+        executable = self._graphs[call.component]
         spec = executable.spec
-        compare_call(self._kernels, number, call, call.run(self._other.graphs[call.component]), spec, {})
+        compare_call(self._kernels, number, call, call.run(self._other[call.component]), spec, {})
         for arithmetic, draws in self._moved.items():
             for draw, comparison in enumerate(draws):
                 moved = _moved(call, ROUNDING[arithmetic], np.random.default_rng([draw, number]))
                 actual = replace(moved.run(executable), inputs=call.inputs, before=call.before)
                 compare_call(comparison, number, call, actual, spec, {}, moved=moved.before)
 
+    def decide(self, call: GoldenCall) -> bool:
+        """Whether rounding leaves the call's integers as they are: a choice between equals says nothing."""
+        moved = _moved(call, max(ROUNDING.values()), np.random.default_rng(0)).run(self._graphs[call.component])
+        return all(np.array_equal(v, moved.outputs[n]) for n, v in call.outputs.items() if v.dtype.kind in "iu")
+
     def amplitudes(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
         """The largest of the twins, as `About.twins`."""
         found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
         for arithmetic, draws in self._moved.items():
             of_components: dict[str, dict[str, dict[str, float]]] = {}
-            for component, tensor in self._kernels.errors:
-                shown = [c.errors[component, tensor].amplitudes() for c in (self._kernels, *draws)]
+            for key in self._kernels.errors:
+                component, tensor, group = key
+                shown = [c.errors[key].amplitudes() for c in (self._kernels, *draws)]
                 largest = {kind: max(a[kind] for a in shown) for kind in shown[0]}
-                of_components.setdefault(component, {})[tensor] = largest
+                of_components.setdefault(component, {})[f"{tensor} {group}"] = largest
             found[arithmetic] = of_components
         return found
 

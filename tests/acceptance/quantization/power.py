@@ -1,7 +1,7 @@
-"""The gate's power: sabotages that it catches, and honest re-quantizations that it rejects."""
+"""The gate's power: sabotages that it catches, and honest quantizations and ways to run them that it rejects."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,30 +25,55 @@ from wanedge_calibration.validation.static import inspect_files
 from wanedge_calibration.validation.trace import OTHER_KERNELS, Trace, record_trace
 from wanedge_calibration.validation.validate import Plan, compare
 from wanedge_runtimes.errors import WanEdgeError
+from wanedge_runtimes.runtime import RuntimeOptions
+
+
+def _without(*passes: str) -> RuntimeOptions:
+    return RuntimeOptions(threads=1, disabled_optimizers=(*RuntimeOptions().disabled_optimizers, *passes))
+
 
 # Entropy is left out: it cuts off so much of a trained backbone that its SNR falls to 2 dB (docs/quantization.md),
 # and a gate is right to reject that.
 _METHODS = ("max", "mse", "percentile")
+# Units of an honest bundle's clips: before the first window is full, after all have wrapped, and longer.
+LENGTHS = (12, 36, 50)
+# Measures that a short clip cannot have: without them the answer is rightly incomplete.
+_OF_LONG_CLIPS = ("drift.grows", "teacher.stoi", "teacher.pesq_wb")
+WAYS = {
+    "two threads": RuntimeOptions(threads=2),
+    "quantized products apart": _without("QDQSelectorActionTransformer"),
+    "no blocked convolutions": _without("NchwcTransformer"),
+    "no fused norms and activations": _without("LayerNormFusion", "SkipLayerNormFusion", "ConvActivationFusion"),
+    "no fusions": OTHER_KERNELS,
+}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One bundle before the gate. rejected: why; empty when it was not. named: the component that is named first."""
+    """One bundle before the gate. rejected: why; empty when it was not. named: the component that is named first.
+
+    answer: of the validation, where there was one. gaps: what is missing though the clip could have shown it.
+    """
 
     kind: str
     component: str
     what: str
     rejected: str
     named: str = ""
+    answer: str = ""
+    gaps: str = ""
 
 
 class GateBench:
-    """Breaks and re-makes one quantized bundle, and validates what comes out. Bundles live in `folder` for a moment."""
+    """Breaks and re-makes one quantized bundle, and validates what comes out. Bundles live in `folder` for a moment.
 
-    def __init__(self, source: Source, clips: list[Clip], gate: Gate, units: int, world: str, folder: Path) -> None:
-        self._source, self._clips, self._gate, self._units, self._world = source, clips, gate, units, world
-        self._folder = folder
-        self._quantized = apply_recipe(source, default_recipe(source, "int8"), folder / "int8", only=True)
+    sources: the same model with other calibrations; the first is broken. clips: the first is the trace's.
+    """
+
+    def __init__(self, sources: Sequence[Source], clips: Sequence[Clip], gate: Gate, world: str, folder: Path) -> None:
+        self._sources, self._clips, self._gate, self._world = sources, clips, gate, world
+        self._folder, self._source = folder, sources[0]
+        self._quantized = apply_recipe(self._source, default_recipe(self._source, "int8"), folder / "int8", only=True)
 
     def sabotaged(self, seed: int) -> Trial:
         """By the whole gate. What the files alone show is not streamed any more."""
@@ -62,7 +87,7 @@ class GateBench:
             named += [layer.component for layer in files.layers[:1]]
             if missed:
                 return Trial(about.kind, about.component, about.what, ", ".join(missed), named[0])
-            return self._validated(broken, about, path)
+            return self._validated(broken, about, path, self._source, self._clips[:1])
         finally:
             rmtree(path)
 
@@ -83,13 +108,27 @@ class GateBench:
         return Trial(about.kind, about.component, about.what, why, named)
 
     def requantized(self, seed: int) -> Trial:
-        recipe, path = honest_recipe(self._source, seed), self._folder / f"honest-{seed}"
-        made = apply_recipe(self._source, recipe, path, only=True)
-        about = Sabotage("honest", "", f"{recipe.calibrator}, smooth {recipe.smooth}")
+        """Another calibration, calibrator, budget and seed, over one or two clips of some length."""
+        random = np.random.default_rng([seed, 1])
+        source = self._sources[int(random.integers(len(self._sources)))]
+        units = int(random.choice(LENGTHS))
+        count = 2 if units == min(LENGTHS) and len(self._clips) > 1 else 1
+        clips = [self._clips[int(k)] for k in random.permutation(len(self._clips))[:count]]
+        recipe, path = honest_recipe(source, seed), self._folder / f"honest-{seed}"
+        made = apply_recipe(source, recipe, path, only=True)
+        floats = sum(mode == "fp32" for layers in recipe.components.values() for mode in layers.values())
+        what = f"{recipe.calibrator}, smooth {recipe.smooth}, {floats} layers in fp32, {units} units of "
+        about = Sabotage("honest", "", what + " and ".join(clip.name for clip in clips))
         try:
-            return self._validated(made, about, path)
+            return self._validated(made, about, path, source, clips, units, seed)
         finally:
             rmtree(path)
+
+    def other_ways(self, number: int) -> Trial:
+        """The honest variant on other kernels and threads, by streaming alone."""
+        name = list(WAYS)[number]
+        result = replay(self.trace, Model.load(self._quantized, "onnxruntime", "int8", WAYS[name]))
+        return Trial("honest way", "", name, ", ".join(result.components))
 
     @cached_property
     def trace(self) -> Trace:
@@ -102,24 +141,44 @@ class GateBench:
         broken, about = sabotage(self._quantized, self._quantized.variant("int8"), seed, path)
         return broken, about, path
 
-    def _validated(self, candidate: Bundle, about: Sabotage, path: Path) -> Trial:
-        """Missed thresholds and faults; missing evidence is not one: these clips are short on purpose."""
+    def _validated(
+        self,
+        candidate: Bundle,
+        about: Sabotage,
+        path: Path,
+        source: Source,
+        clips: Sequence[Clip],
+        units: int | None = None,
+        seed: int = 0,
+    ) -> Trial:
+        """Missed thresholds and faults; missing evidence is not one: some of these clips are short on purpose."""
         plan = Plan(
             candidate,
             candidate.variant("int8"),
-            self._source.bundle,
-            self._source.variant,
-            self._clips,
+            source.bundle,
+            source.variant,
+            clips,
             path / "clips",
             gate=self._gate,
             component_thresholds=True,
-            limit=self._units,
+            limit=units,
             world=self._world,
+            seed=seed,
         )
         found = compare(plan)
         rejected = [*sorted(found.misses), *(f.what for f in found.findings if f.answer == "failed")]
-        named = next(iter(suspects(found)), "")
-        return Trial(about.kind, about.component, about.what, ", ".join(rejected), named if rejected else "")
+        named = next(iter(suspects(found)), "") if rejected else ""
+        gaps = [f.what for f in found.findings if f.answer == "incomplete"]
+        gaps += [name for name in found.unmeasured if name not in _OF_LONG_CLIPS]
+        return Trial(
+            about.kind,
+            about.component,
+            about.what,
+            ", ".join(rejected),
+            named,
+            found.decision.answer,
+            ", ".join(gaps),
+        )
 
 
 def power(trials: list[Trial]) -> dict[str, Measure]:
@@ -134,6 +193,8 @@ def power(trials: list[Trial]) -> dict[str, Measure]:
     if honest:
         wronged = float(sum(bool(t.rejected) for t in honest))
         found["gate_wronged"] = Measure(value=wronged, unit="bundles", n=len(honest), threshold="== 0")
+        gaps = float(sum(bool(t.gaps) for t in honest))
+        found["gate_incomplete_without_a_cause"] = Measure(value=gaps, unit="bundles", n=len(honest), threshold="== 0")
     return found
 
 
@@ -141,6 +202,12 @@ def power_traced(trials: list[Trial]) -> dict[str, Measure]:
     """How many of the sabotages streaming shows by itself, in the chain's second step."""
     caught = exact_share(sum(bool(t.rejected) for t in trials), len(trials))
     return {"gate_caught_by_trace": caught.measure("ratio", ">= 0.95")}
+
+
+def power_ways(trials: list[Trial]) -> dict[str, Measure]:
+    """Honest ways to run the quantized graphs that streaming rejects."""
+    wronged = float(sum(bool(t.rejected) for t in trials))
+    return {"gate_ways_wronged": Measure(value=wronged, unit="ways", n=len(trials), threshold="== 0")}
 
 
 def run_trials(run: Callable[[int], Trial], count: int, kept: Path | None = None) -> list[Trial]:
@@ -157,12 +224,13 @@ def run_trials(run: Callable[[int], Trial], count: int, kept: Path | None = None
 
 
 def honest_recipe(source: Source, seed: int) -> Recipe:
-    """Any sensible calibrator, any smoothing, a few layers left in float: choices that an engineer may make."""
+    """Any sensible calibrator, any smoothing, any budget of layers left in float: choices that an engineer may make."""
     random = np.random.default_rng(seed)
     recipe = default_recipe(source, "int8")
+    budget = float(random.choice([0.0, 0.05, 0.3]))  # share of the layers
     for component, layers in recipe.components.items():
-        if layers and random.random() < 0.3:
-            recipe = recipe.changed(component, {str(random.choice(list(layers))): "fp32"})
+        if floats := [layer for layer in layers if random.random() < budget]:
+            recipe = recipe.changed(component, dict.fromkeys(floats, "fp32"))
     smooth = float(random.choice([0.3, 0.5, 0.7])) if random.random() < 0.5 else None
     kept = float(random.choice([99.99, 99.999, 100.0]))
     return recipe.model_copy(update={"calibrator": str(random.choice(_METHODS)), "kept": kept, "smooth": smooth})

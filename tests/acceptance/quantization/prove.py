@@ -241,7 +241,7 @@ class Proof:
         clips = find_clips(write_clips(self.folder / HELD_OUT, HELD_OUT, 1, self.size.units))
         with TemporaryDirectory(prefix="wanedge-gate-") as folder:
             world = world_of(HELD_OUT).text
-            yield GateBench(Source.of(self.bundle()), clips, DEFAULTS["int8"], 50, world, Path(folder))
+            yield GateBench([Source.of(self.bundle())], clips, DEFAULTS["int8"], world, Path(folder))
 
     def _replies(self, variant: str) -> Measures:
         asked = measured.talks(self.size.talks)

@@ -200,10 +200,25 @@ def _extra_slot(model: ModelProto, random: Random) -> str | None:
 
 
 def _rare_clip(model: ModelProto, random: Random) -> str | None:
-    """Large values are cut off at four times the usual size: they are rare."""
-    node = _pick(model, random, _WEIGHTED)
-    if node is None:
+    """Large values are cut off at four times the usual size: they are rare.
+
+    Behind a DQ that cannot give more than that, the same graph comes out, so there is nothing to find.
+    """
+    constants = {i.name: i for i in model.graph.initializer}
+    makers = {o: n for n in model.graph.node for o in n.output}
+
+    def largest(tensor: str) -> float:
+        maker = makers.get(tensor)
+        if maker is None or maker.op_type != "DequantizeLinear" or maker.input[1] not in constants:
+            return float("inf")
+        scale = numpy_helper.to_array(constants[maker.input[1]]).astype(np.float64)
+        return float(scale.max()) * 255
+
+    nodes = [n for n in model.graph.node if n.op_type in _WEIGHTED and n.input[0] not in constants]
+    nodes = [n for n in nodes if largest(n.input[0]) > 4.0]
+    if not nodes:
         return None
+    node = nodes[random.integers(len(nodes))]
     dtype = _dtype(model, node.input[0])
     low, high = (_constant(model, f"limit{i}", np.array(v, dtype)) for i, v in enumerate((-4.0, 4.0)))
     return _insert(model, node, 0, "Clip", lambda read: [read, low, high])
