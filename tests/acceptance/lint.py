@@ -25,12 +25,13 @@ import typer
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from tests.export import lint_graphs as small
+from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
 from wanedge.commands import report_errors, stderr
 from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_export.engines.builder import profile_shapes
-from wanedge_export.engines.probe import probe
+from wanedge_export.engines.probe import ProbeProcess
 from wanedge_export.engines.sizing import block_profiles
 from wanedge_export.lint import Finding, Graph, ask_tensorrt, lint_graph
 from wanedge_export.lint.linter import REFUSALS
@@ -133,17 +134,16 @@ def refuses(findings: Sequence[Finding]) -> bool:
 
 def take(traps: Sequence[Trap]) -> list[Record]:
     """Ask both about every graph."""
-    trt = import_library("tensorrt-rtx")
     library = TARGET.library_named("tensorrt-rtx")
     records: list[Record] = []
-    with TemporaryDirectory() as folder, typer.progressbar(traps, file=sys.stderr) as shown:
+    with TemporaryDirectory() as folder, ProbeProcess() as ask, typer.progressbar(traps, file=sys.stderr) as shown:
         for trap in shown:
             path = Path(folder) / "graph.onnx"
             path.write_bytes(trap.model.SerializeToString())
             graph = Graph.load(path)
             findings = lint_graph(graph, TARGET, library=library)
-            answered = ask_tensorrt(trt, path, None, TARGET, findings)
-            builds = probe(trt, path, TARGET).builds
+            answered = ask_tensorrt(ask, path, None, TARGET, findings)
+            builds = ask(path, TARGET).builds
             kinds = frozenset(kinds_of(graph))
             records.append(Record(trap.name, builds, not refuses(findings), not refuses(answered), kinds))
     return records
@@ -170,16 +170,20 @@ def disagrees(record: Record, known: set[str]) -> bool:
 
 def of_bundle(bundle: Bundle) -> Iterator[set[str]]:
     """Kinds of nodes of a bundle's graphs that TensorRT-RTX builds."""
-    trt = import_library("tensorrt-rtx")
-    for variant in bundle.manifest.variants:
-        if variant.engines or variant.profile != TARGET.profile or variant.runtime != "tensorrt":
-            continue
-        for component in variant.graphs:
-            path, spec = bundle.graph(component, variant)
-            shapes = [profile_shapes(spec, sizes) for sizes in block_profiles(bundle.model, spec)]
-            if probe(trt, path, TARGET, shapes).builds:
-                graph = Graph.load(path)
-                yield kinds_of(graph)
+    with ProbeProcess() as ask:
+        for variant in bundle.manifest.variants:
+            if variant.engines or variant.profile != TARGET.profile or variant.runtime != "tensorrt":
+                continue
+            for component in variant.graphs:
+                path, spec = bundle.graph(component, variant)
+                shapes = [profile_shapes(spec, sizes) for sizes in block_profiles(bundle.model, spec)]
+                if ask(path, TARGET, shapes).builds:
+                    yield kinds_of(Graph.load(path))
+
+
+def _without_folders() -> list[str]:
+    """The arguments without this machine's folders."""
+    return [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
 
 
 def lint(
@@ -203,9 +207,10 @@ def lint(
         for name in (*wrong, *asked):
             stderr().print(f"disagreement: {name}")
         n = len(records)
+        command = shlex.join(["python", "-m", "tests.acceptance.lint", *_without_folders()])
         results = Results(
             machine=machine_facts(),
-            made=Provenance.now(shlex.join(["python", "-m", "tests.acceptance.lint", *sys.argv[1:]]), None, None),
+            made=Provenance.now(command, commit(), None),
             measures={
                 "graphs": Measure(value=n, unit="graphs", n=n, threshold=">= 150"),
                 "graphs_built": Measure(value=sum(r.builds for r in records), unit="graphs", n=n),

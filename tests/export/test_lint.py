@@ -1,6 +1,8 @@
 """The graph linter: every rule flags its bad graph and not its good one, and TensorRT-RTX agrees where it can judge."""
 
 import random
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from onnx import ModelProto, numpy_helper
 
 from tests.acceptance.lint import Trap, conformance
 from tests.export.lint_graphs import PAIRS, Pair, attention, cache, one, product, round_trip, top_k, upsampling
-from wanedge_export.engines.probe import Probe, probe
+from wanedge_export.engines.probe import Probe, ProbeProcess, probe
 from wanedge_export.engines.worker.compile import BuildError
 from wanedge_export.lint import RULES, Finding, Graph, ask_tensorrt, lint_graph
 from wanedge_export.lint.linter import ASKED, REFUSALS
@@ -138,6 +140,27 @@ def test_an_unknown_sm_is_a_build_error(tmp_path: Path) -> None:
         probe(trt, tmp_path / "g.onnx", target_named("h100"))
 
 
+def test_a_graph_that_ends_the_compiler_is_refused_and_the_next_one_is_asked_about(tmp_path: Path) -> None:
+    target, path, flag = target_named("rtx-40"), tmp_path / "g.onnx", tmp_path / "was here"
+    onnx.save(one("Relu"), path)
+    ends_once = (
+        "import os, pathlib, sys\n"
+        f"flag = pathlib.Path({str(flag)!r})\n"
+        "if not flag.exists():\n"
+        "    flag.touch(); sys.stdin.buffer.read(1); os.abort()\n"
+        "from wanedge_export.engines.probe import answer_probes\n"
+        "answer_probes()"
+    )
+    with ProbeProcess([sys.executable, "-c", ends_once]) as asked:
+        (finding,) = ask_tensorrt(asked, path, None, target, ())
+        assert (finding.rule, finding.level) == (ASKED, "error")
+        assert "its compiler ended with SIGABRT" in finding.what
+        assert asked(path, target).builds
+        assert asked(path, target).builds
+        with pytest.raises(BuildError, match=r"SM 9\.0"):
+            asked(path, target_named("h100"))
+
+
 def test_a_weight_with_one_channel_has_one_scale_and_that_is_fine() -> None:
     assert "weight-per-tensor" not in {f.rule for f in findings(upsampling(1, channels=1, per_tensor=True), "rtx-40")}
     assert "weight-per-tensor" in {f.rule for f in findings(upsampling(1, channels=2, per_tensor=True), "rtx-40")}
@@ -166,7 +189,7 @@ def test_tensorrt_rtx_decides_and_the_rules_explain(tmp_path: Path) -> None:
 
     def answered(model: ModelProto, by_rules: tuple[Finding, ...]) -> tuple[Finding, ...]:
         onnx.save(model, path)
-        return ask_tensorrt(trt, path, None, target, by_rules)
+        return ask_tensorrt(partial(probe, trt), path, None, target, by_rules)
 
     refused = top_k(4000)
     by_rules = findings(refused, "rtx-40")

@@ -58,9 +58,14 @@ def _float32(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
 
 
 def _is_plain(graph: Graph, node: NodeProto) -> bool:
-    """Without a mask, [B, S, H * D] with as many key heads as query heads is computed by other kernels."""
+    """Without a mask, [B, S, H * D] with as many key heads as query heads is computed by other kernels.
+
+    Not where values are of another size than keys.
+    """
     heads = attribute(node, "q_num_heads"), attribute(node, "kv_num_heads")
-    return graph.rank(node.input[0]) == 3 and heads[0] == heads[1] and argument(node, _MASK) is None
+    keys, values = graph.shape(node.input[1]), graph.shape(node.input[2])
+    same = keys is None or values is None or keys[-1] == values[-1]
+    return graph.rank(node.input[0]) == 3 and heads[0] == heads[1] and same and argument(node, _MASK) is None
 
 
 def _head_size(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit]:
@@ -70,11 +75,12 @@ def _head_size(graph: Graph, _target: Target, _library: Library) -> Iterator[Hit
         if shape is None or not isinstance(shape[-1], int) or (len(shape) == 3 and heads == 1):
             continue
         size = shape[-1] // heads if len(shape) == 3 else shape[-1]
-        if _is_plain(graph, node):
+        one_token = shape[-2] == 1
+        if _is_plain(graph, node) and not one_token:
             continue
         if size > MAX_HEAD_SIZE:
             yield Hit(node, f"a head of {size} numbers is refused, {MAX_HEAD_SIZE} is the most")
-        elif size < MIN_HEAD_SIZE and shape[-2] != 1:
+        elif size < MIN_HEAD_SIZE and not one_token:
             yield Hit(node, f"a head of {size} numbers is refused for blocks of more than one token")
 
 

@@ -6,16 +6,16 @@ rule finds an error is clean only when every kind of node in it was built before
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 from pydantic import computed_field
 
 from wanedge.bundle import Bundle, Variant
 from wanedge.config import ModelConfig
 from wanedge_export.engines.builder import profile_shapes
-from wanedge_export.engines.probe import probe
+from wanedge_export.engines.probe import Probe, ProbeProcess
 from wanedge_export.engines.sizing import Profile, block_profiles
-from wanedge_export.engines.worker.compile import BuildError
+from wanedge_export.engines.worker.compile import BuildError, Shapes
 from wanedge_export.lint import attention, operators, quantization
 from wanedge_export.lint.graph import Graph
 from wanedge_export.lint.rule import NONE_KNOWN, Finding, Rule
@@ -23,15 +23,22 @@ from wanedge_export.lint.tried import untried
 from wanedge_runtimes.errors import GraphError, InputError, MissingExtra
 from wanedge_runtimes.spec import GraphSpec
 from wanedge_runtimes.strict import Strict
-from wanedge_runtimes.targets import Library, Target, same_release
+from wanedge_runtimes.targets import Library, LibraryName, Target, same_release
 from wanedge_runtimes.tensorrt.library import import_library
 
 RULES: tuple[Rule, ...] = (*operators.RULES, *attention.RULES, *quantization.RULES)
 # Name of the finding that is TensorRT's own refusal, which no rule explains.
 ASKED = "tensorrt"
+_LIBRARY: LibraryName = "tensorrt-rtx"
 # Findings of these rules, as errors, say that no engine comes out; other errors, that it computes something else.
 REFUSALS = {ASKED, *(rule.name for rule in RULES if rule.level == "error" and rule.refuses)}
 _ANY_SIZE = 16  # of an axis about whose sizes nothing is known
+
+
+class Ask(Protocol):
+    """How TensorRT-RTX is asked, see `ProbeProcess`."""
+
+    def __call__(self, graph: Path, target: Target, profiles: Sequence[Shapes] = ()) -> Probe: ...
 
 
 class LintReport(Strict):
@@ -70,7 +77,7 @@ def lint_graph(
 
 
 def ask_tensorrt(
-    trt: ModuleType,
+    ask: Ask,
     path: Path,
     spec: GraphSpec | None,
     target: Target,
@@ -80,15 +87,16 @@ def ask_tensorrt(
 ) -> tuple[Finding, ...]:
     """Build the graph with TensorRT-RTX, which needs no GPU, and correct the rules' findings by its answer.
 
-    spec: the graph's, where it has dynamic axes. profiles: their sizes; without them every axis gets one size.
+    ask: usually a `ProbeProcess`. spec: the graph's, where it has dynamic axes. profiles: their sizes; without them
+    every axis gets one size.
     """
     axes = spec.dynamic_dims if spec is not None else ()
     sizes = profiles or ([dict.fromkeys(axes, (_ANY_SIZE,) * 3)] if axes else [])
-    answer = probe(trt, path, target, [profile_shapes(spec, each) for each in sizes] if spec is not None else ())
+    answer = ask(path, target, [profile_shapes(spec, each) for each in sizes] if spec is not None else ())
     refused = [finding for finding in findings if finding.level == "error" and finding.rule in REFUSALS]
     if answer.builds:
         corrected = [
-            f.model_copy(update={"level": "warning", "what": f"{f.what}; TensorRT-RTX {trt.__version__} builds it"})
+            f.model_copy(update={"level": "warning", "what": f"{f.what}; {target.library_named(_LIBRARY)} builds it"})
             if f in refused
             else f
             for f in findings
@@ -99,7 +107,7 @@ def ask_tensorrt(
             node="the graph",
             rule=ASKED,
             level="error",
-            what=f"TensorRT-RTX {trt.__version__} refuses it: {answer.reason}",
+            what=f"{target.library_named(_LIBRARY)} refuses it: {answer.reason}",
             lifted=NONE_KNOWN,
             hint="rewrite the node that it names, or run this component in ONNX Runtime",
         )
@@ -107,15 +115,14 @@ def ask_tensorrt(
     return tuple(sorted(corrected, key=lambda finding: finding.level))
 
 
-def installed_tensorrt(library: Library) -> ModuleType | None:
-    """Return the TensorRT-RTX module when this machine has the library's release of it."""
-    if library.name != "tensorrt-rtx":
-        return None  # TensorRT builds for the GPU at hand only
+def can_ask(library: Library) -> bool:
+    """Return whether this machine has the library's release of TensorRT-RTX. TensorRT builds for the GPU at hand."""
+    if library.name != _LIBRARY:
+        return False
     try:
-        trt = import_library(library.name)
+        return same_release(library.version, import_library(_LIBRARY).__version__)
     except MissingExtra:
-        return None
-    return trt if same_release(library.version, trt.__version__) else None
+        return False
 
 
 def lint_bundle(
@@ -130,35 +137,36 @@ def lint_bundle(
     """
     chosen = library or target.library
     variants = (bundle.variant(variant),) if variant else graph_variants(bundle, target)
-    trt = installed_tensorrt(chosen) if ask else None
+    asked = ask and can_ask(chosen)
     seen: set[str] = set()
     findings: list[Finding] = []
     not_tried: list[str] = []
-    for each in variants:
-        for component, files in each.graphs.items():
-            if files.graph in seen:
-                continue
-            seen.add(files.graph)
-            path, spec = bundle.graph(component, each)
-            graph, name = Graph.load(path), f"{each.name}/{component}"
-            if graph.opset != spec.opset:
-                raise GraphError(
-                    f"{name}: the graph is opset {graph.opset}, its spec says {spec.opset}",
-                    hint="wanedge verify BUNDLE, or make the variant again from the float graphs",
-                )
-            own = lint_graph(graph, target, name, chosen)
-            if trt is not None:
-                own = ask_tensorrt(trt, path, spec, target, own, name, _profiles(bundle.model, spec))
-            else:
-                not_tried += [f"{name}: {kind}" for kind in untried(graph, chosen)]
-            findings += own
+    with ProbeProcess() as tensorrt:
+        for each in variants:
+            for component, files in each.graphs.items():
+                if files.graph in seen:
+                    continue
+                seen.add(files.graph)
+                path, spec = bundle.graph(component, each)
+                graph, name = Graph.load(path), f"{each.name}/{component}"
+                if graph.opset != spec.opset:
+                    raise GraphError(
+                        f"{name}: the graph is opset {graph.opset}, its spec says {spec.opset}",
+                        hint="wanedge verify BUNDLE, or make the variant again from the float graphs",
+                    )
+                own = lint_graph(graph, target, name, chosen)
+                if asked:
+                    own = ask_tensorrt(tensorrt, path, spec, target, own, name, _profiles(bundle.model, spec))
+                else:
+                    not_tried += [f"{name}: {kind}" for kind in untried(graph, chosen)]
+                findings += own
     return LintReport(
         target=target.name,
         library=str(chosen),
         variants=tuple(each.name for each in variants),
         graphs=len(seen),
         findings=tuple(sorted(findings, key=lambda finding: finding.level)),
-        asked=len(seen) if trt is not None else 0,
+        asked=len(seen) if asked else 0,
         not_tried=tuple(not_tried),
     )
 

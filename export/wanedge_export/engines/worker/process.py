@@ -13,7 +13,7 @@ from wanedge_runtimes.tensorrt.library import import_library
 
 def main() -> None:
     """Read (graph, request); write ("network", facts), ("step", step), then ("compiled", c) or ("error", e)."""
-    out = _open_messages()
+    out = open_messages()
 
     def send(kind: str, value: object) -> None:
         pickle.dump((kind, value), out)
@@ -32,7 +32,7 @@ def main() -> None:
         send("compiled", compiled)
 
 
-def _open_messages() -> BinaryIO:
+def open_messages() -> BinaryIO:
     """Take stdout for messages; whatever a library prints goes to stderr and cannot mix with them."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
