@@ -2,8 +2,8 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 JOBS ?= 2
-# A file's tests stay together, for they share fixtures; one thread each, for the processes are the parallelism.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile
+# The tests of a file stay together, for they share fixtures, and come in order: the longest file is an early one.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 EXTRAS := cpu,engines,export,calibration,pesq,ray,media,serve,plots,signing,kiosk,dev
 
 .PHONY: demo test check soak thin oldest bench lint format clean
