@@ -193,6 +193,8 @@ def test_an_unknown_event_is_answered_by_name_and_the_session_goes_on(model: Mod
         ({"type": "session.playback.ack", "end_ms": -1}, "invalid_value", "end_ms"),
         ({"type": "session.start", "session": {}}, "invalid_event", None),
         ({"type": 7}, "invalid_event", "type"),
+        ({"type": "session.heartbeat", "event_id": "\ud800"}, "invalid_value", "event_id"),
+        ({"type": "session.update", "session": {"\ud800": 1}}, "immutable_parameter", "session.\ud800"),
     ],
 )
 def test_an_event_that_cannot_be_used_is_answered_with_its_parameter(

@@ -173,8 +173,7 @@ class Connection:
             return await self._refuse(refused)
         except SessionError as error:
             await self._refuse(Refused("session_failed", error.what))
-            await self.close(_FAILED, "the session stopped on an error")
-            return False
+            return await self._leave(_FAILED, "the session stopped on an error")
         except InputError as error:
             return await self._refuse(Refused("invalid_value", f"{error.what}: {error.hint}"))
 
@@ -232,8 +231,7 @@ class Connection:
             await self._refuse(
                 Refused("session_limit", f"all {limit} sessions of this machine are in use; try again later")
             )
-            await self.close(_TRY_AGAIN, "no free session; try again later")
-            return False
+            return await self._leave(_TRY_AGAIN, "no free session; try again later")
         self._conversation = conversation
         await conversation.attach(self)
         await self._send_event("session.started", event.event_id, session=self._resource(conversation))
@@ -278,7 +276,16 @@ class Connection:
     async def _drop(self, code: int, reason: str) -> bool:
         self._metrics.count("connections_dropped")
         LOG.warning("a connection was dropped: %s", reason, extra={"peer": str(self._socket.remote_address)})
-        await self.close(code, reason)
+        return await self._leave(code, reason)
+
+    async def _leave(self, code: int, reason: str) -> bool:
+        """Close the socket from the task that reads it: what still comes is thrown away, or the client's own close
+        would wait behind it."""
+        closing = asyncio.create_task(self.close(code, reason))
+        with suppress(ConnectionClosed):
+            while True:
+                await self._socket.recv()
+        await closing
         return False
 
     def _resource(self, conversation: Conversation) -> dict[str, Any]:
@@ -304,7 +311,8 @@ class Connection:
         await self._send_json(name, event_id=f"event_{self._sent}", **reply, **fields)
 
     async def _send_json(self, name: str, **fields: Any) -> None:
-        await self._send(json.dumps({"type": name, **fields}, ensure_ascii=False))
+        # As ASCII: an id that a client brings may hold half of a surrogate pair, which UTF-8 has no bytes for.
+        await self._send(json.dumps({"type": name, **fields}))
 
     async def _send(self, message: str | bytes) -> None:
         self._metrics.count("messages_sent")
