@@ -1,6 +1,7 @@
 """Clips: what a roll-out hears and sees. Media files, or units already cut (.npz), which decode the same everywhere.
 
-A .npz holds `audio` float32 [n * samples] and `frames` uint8 [4n, H, W, 3] at the model's rate and size.
+For a Wan-Streamer model a .npz holds `audio` float32 [n * samples] and `frames` uint8 [4n, H, W, 3] at the model's rate
+and size; for a pipeline an array [units, ...] for each of its inputs.
 """
 
 import hashlib
@@ -13,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from wanedge.config import FRAMES_PER_UNIT, ModelConfig
+from wanedge.pipeline.config import Pipeline
+from wanedge.pipeline.files import read_pipeline_units
 from wanedge.units import UserUnit
 from wanedge_runtimes.errors import InputError
 
@@ -46,9 +49,12 @@ def find_clips(paths: Sequence[Path]) -> list[Clip]:
     return [Clip(file.name, _sha256(file), file) for file in files]
 
 
-def clip_units(clip: Clip, config: ModelConfig, limit: int | None = None) -> Iterator[UserUnit]:
+def clip_units(clip: Clip, config: ModelConfig | Pipeline, limit: int | None = None) -> Iterator[UserUnit]:
     """The clip as user units, at most `limit`. Raises MediaFileError, InputError."""
-    units = _stored_units(clip, config) if clip.path.suffix == ".npz" else _media_units(clip, config)
+    if isinstance(config, Pipeline):
+        units = read_pipeline_units(clip.path, config)
+    else:
+        units = _stored_units(clip, config) if clip.path.suffix == ".npz" else _media_units(clip, config)
     for unit in units:
         if limit is not None and unit.index >= limit:
             return

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from wanedge.model import Model
+from wanedge.pipeline.streamer import PipelineModel
 from wanedge_runtimes.runtime import Call, Executable
 from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 
+M = TypeVar("M", bound=Model | PipelineModel)
 OnRun = Callable[[str, Call], None]
 """Called with component and call after each run; the call's inputs and outputs are valid until its next run."""
 
 
-def observed(model: Model, on_run: OnRun) -> Model:
+def observed(model: M, on_run: OnRun) -> M:
     """The model, with every run of its graphs reported to `on_run`."""
     return replace(model, graphs={name: _observed(graph, on_run) for name, graph in model.graphs.items()})
 

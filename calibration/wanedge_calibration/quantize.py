@@ -197,7 +197,7 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
         provenance = Provenance.now(f"wanedge quantize --recipe {recipe.variant}.yaml")
         contents = bundle.manifest.contents.with_variant(variant, {}, provenance)
         new = {g for files in graphs.values() for g in (files.graph, *files.data)}
-        remaining = new | {contents.tokenizer}
+        remaining = new | ({contents.tokenizer} - {None})
         if only:
             contents = contents.model_copy(update={"variants": (variant,)})
         for relative in bundle.manifest.files:

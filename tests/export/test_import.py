@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import sys
 import wave
 from pathlib import Path
@@ -21,6 +22,7 @@ from wanedge.bundle.manifest import parse_manifest
 from wanedge.cli.app import build_app
 from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer
 from wanedge.units import AgentUnit
+from wanedge_calibration.rollout.calibrate import calibrate_on_inputs
 from wanedge_export.importing.description import Description, StepDescription
 from wanedge_export.importing.pipeline import import_pipeline
 from wanedge_export.importing.transforms import write_transform
@@ -407,3 +409,43 @@ def test_a_torch_component_is_a_step_like_any_other(tmp_path: Path) -> None:
     second = streamer.step({"in": np.ones((1, 16), np.float32)})["out"]
     assert np.isfinite(first).all()
     assert not np.array_equal(first, second)
+
+
+# -- calibration and quantization
+
+
+@pytest.fixture(scope="module")
+def quantized(gate: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A copy of the gate with a calibration and an INT8 variant, made by commands."""
+    folder = tmp_path_factory.mktemp("quantized")
+    clips = folder / "clips"
+    clips.mkdir()
+    for seed in (1, 2):
+        np.savez(clips / f"{seed}.npz", noisy=sound(HOP * 400 / 8000, seed).reshape(-1, 1, HOP))
+    bundle = str(shutil.copytree(gate.root, folder / "gate.wanedge"))
+    for arguments in (["calibrate", bundle, "--clips", str(clips)], ["quantize", bundle]):
+        result = invoke(*arguments)
+        assert result.exit_code == 0, result.output
+    return Bundle.open(bundle)
+
+
+def test_a_pipeline_is_calibrated_and_quantized_by_the_same_commands(quantized: Bundle) -> None:
+    variant = quantized.variant("int8")
+    assert set(variant.graphs) == {"gate"}
+    pcm = sound(HOP * 50 / 8000)
+    answers = []
+    for name in ("fp32", "int8"):
+        with Session.open(quantized, variant=name, options=ONE_THREAD) as session:
+            answers.append(joined(stream(session, [pcm])))
+    error = float(np.sqrt(np.mean((answers[0] - answers[1]) ** 2)) / np.sqrt(np.mean(answers[0] ** 2)))
+    assert 0 < error < 0.05
+
+
+def test_calibration_takes_dictionaries_of_inputs(tmp_path: Path) -> None:
+    write_gate(tmp_path)
+    bundle = import_pipeline(write_pipeline(tmp_path, GATE), tmp_path / "gate.wanedge")
+    units = [{"noisy": x} for x in sound(HOP * 20 / 8000).reshape(-1, 1, HOP)]
+    outcome = calibrate_on_inputs(bundle, [units, units[:5]])
+    assert outcome.calibration.recording.coverage.units == 25
+    assert outcome.missing == []
+    assert Bundle.open(bundle.root).manifest.files.keys() >= {"calibration/rollout.safetensors"}

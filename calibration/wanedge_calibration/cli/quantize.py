@@ -153,6 +153,10 @@ def _search(
     from wanedge_calibration.search.mixed import search_mixed
     from wanedge_calibration.search.trials import trial_bench
 
+    if source.bundle.pipeline is not None:
+        raise Misuse(
+            "--precision mixed searches Wan-Streamer models only", hint="--precision int8, and --recipe to edit"
+        )
     if budget is None:
         raise Misuse("--precision mixed needs a budget", hint="--budget 30: signal over error of the output, in dB")
     clip = find_clips(clips or [])[0]

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from wanedge.config import ModelConfig
 from wanedge.layout import UnitLayout
+from wanedge.pipeline.config import Pipeline
 from wanedge_runtimes.runtime import Call
 
 WHOLE_UNIT = "unit"  # components that run once per unit
+STREAM = "stream"  # the one level of a pipeline, whose states fill as they like
 SPEECH_RMS = 0.01  # -40 dB below full scale: louder than a room, quieter than a visitor
 
 
@@ -18,10 +20,24 @@ def fill_level(config: ModelConfig, unit: int) -> str:
     return "wrapped" if len(wrapped) == len(set(config.backbone.layout)) else f"{'+'.join(wrapped)} wrapped"
 
 
-def fill_levels(config: ModelConfig) -> list[str]:
+def fill_levels(config: ModelConfig | Pipeline) -> list[str]:
     """Every level, in the order in which a stream reaches them."""
+    if isinstance(config, Pipeline):
+        return [STREAM]
     longest = max(config.backbone.windows[name] for name in config.backbone.layout)
     return list(dict.fromkeys(fill_level(config, unit) for unit in range(longest + 1)))
+
+
+@dataclass
+class PipelineMoment:
+    """As `Moment`, for a pipeline: every component runs once per unit."""
+
+    unit: int = -1
+    fill: str = STREAM
+
+    def phase(self, component: str, call: Call) -> str:  # noqa: ARG002  # as of Moment
+        """The phase of the run that `call` just made."""
+        return WHOLE_UNIT
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from wanedge.bundle import Bundle, BundleWriter, GraphFiles, Provenance, Variant
 from wanedge.model import STREAMING_COMPONENTS
+from wanedge.pipeline.config import Pipeline
 from wanedge_export.engines.builder import BuildOptions, BuiltEngine
 from wanedge_export.engines.isolated import build_isolated
 from wanedge_export.engines.parallel import Done, Job, build_parallel
@@ -82,7 +83,9 @@ def build_bundle(
         )
     import_library(chosen.name)  # so that a missing library is reported before the first graph is linted
     plan = _Plan(bundle, graphs, target, chosen, machine, options or BuildOptions(), precision)
-    jobs = [plan.job(component, progress(component)) for component in _components(graphs, every_component)]
+    jobs = [
+        plan.job(component, progress(component)) for component in _components(graphs, every_component, bundle.pipeline)
+    ]
 
     def on_done(each: Done) -> None:
         log(f"{each.component}: {len(each.engine.content) / 2**20:.1f} MiB in {each.seconds:.1f} s")
@@ -151,8 +154,9 @@ def _graphs(bundle: Bundle, target: Target, precision: str) -> Variant:
     )
 
 
-def _components(graphs: Variant, every: bool) -> list[str]:
-    streaming = [name for name in graphs.graphs if name in STREAMING_COMPONENTS]
+def _components(graphs: Variant, every: bool, pipeline: Pipeline | None) -> list[str]:
+    known = STREAMING_COMPONENTS if pipeline is None else pipeline.components
+    streaming = [name for name in graphs.graphs if name in known]
     return list(graphs.graphs) if every or not streaming else streaming
 
 
@@ -179,7 +183,8 @@ class _Plan(NamedTuple):
                 f"(rule {first.rule}, lifted by: {first.lifted}; {len(errors)} errors in all)",
                 hint=first.hint,
             )
-        profiles = block_profiles(self.bundle.model, spec, as_range=self.options.profiles == "range")
+        config = self.bundle.manifest.model
+        profiles = block_profiles(config, spec, as_range=self.options.profiles == "range")
         smallest = self.target.memory_gib[0] if self.target.memory_gib else None
         needed = estimate(spec, self.graph_bytes(component), profiles)
         require_memory(component, needed, self.machine.memory_free, smallest)

@@ -6,6 +6,7 @@ import numpy as np
 
 from wanedge.config import ModelConfig
 from wanedge.layout import UnitLayout
+from wanedge.pipeline.config import Pipeline
 from wanedge.ring import backbone_rings
 from wanedge_export.engines.worker.compile import BuildError
 from wanedge_runtimes.spec import GraphSpec, itemsize
@@ -26,7 +27,7 @@ Range = tuple[int, int, int]  # smallest, best, largest
 Profile = dict[str, Range]  # dynamic axis -> sizes
 
 
-def block_profiles(config: ModelConfig, spec: GraphSpec, *, as_range: bool = False) -> tuple[Profile, ...]:
+def block_profiles(config: ModelConfig | Pipeline, spec: GraphSpec, *, as_range: bool = False) -> tuple[Profile, ...]:
     """Optimization profiles of one component; none where every axis is fixed. as_range: one profile over all sizes.
 
     Every size that a unit really has gets a profile of its own, so that TensorRT chooses kernels for exactly this size;
@@ -37,6 +38,8 @@ def block_profiles(config: ModelConfig, spec: GraphSpec, *, as_range: bool = Fal
     axes = spec.dynamic_dims
     if not axes:
         return ()
+    if isinstance(config, Pipeline):
+        raise BuildError(f"{spec.component}: axis {axes[0]!r} has no size", hint="import the pipeline again, with dims")
     layout = UnitLayout(config)
     user, media = (part.stop - part.start for part in (layout.user, layout.media))
     sizes: dict[str, tuple[Range, ...]] = {

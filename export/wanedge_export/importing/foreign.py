@@ -34,9 +34,13 @@ def read_foreign(step: StepDescription, folder: Path) -> tuple[ModelProto, Graph
     _drop_weights_from_inputs(model)
     _bind_constants(step, model)
     _pin(step, model)
+    _name_nodes(model)
     converted = _convert(step.component, model)
     model = converted or model
+    _name_nodes(model)
+    _move_constants(model)
     spec = spec_of(step, model)
+    _record_shapes(model, spec)
     _check(step.component, model)
     if converted is not None:
         _compare(step, original, model, spec)
@@ -160,6 +164,35 @@ def _drop_weights_from_inputs(model: ModelProto) -> None:
     model.graph.input.extend(kept)
 
 
+def _name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own: recipes and reports call layers by it."""
+    used: set[str] = set()
+    for node in model.graph.node:
+        base = node.name or f"{node.output[0] or node.output[-1]}/{node.op_type}"
+        name, number = base, 1
+        while name in used:
+            number += 1
+            name = f"{base}_{number}"
+        node.name = name
+        used.add(name)
+
+
+def _move_constants(model: ModelProto) -> None:
+    """Constants of the main graph become initializers, which is where quantization looks for weights."""
+    kept = []
+    for node in model.graph.node:
+        value = next((a.t for a in node.attribute if a.name == "value"), None)
+        if node.op_type == "Constant" and value is not None:
+            tensor = TensorProto()
+            tensor.CopyFrom(value)
+            tensor.name = node.output[0]
+            model.graph.initializer.append(tensor)
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
 def _bind_constants(step: StepDescription, model: ModelProto) -> None:
     inputs = {v.name: v for v in model.graph.input}
     for name, value in step.constants.items():
@@ -259,6 +292,29 @@ def _complete_outputs(component: str, model: ModelProto) -> None:
     zeros = {v.name: np.zeros(_sizes(v), _numpy(v)) for v in model.graph.input}
     for value, array in zip(model.graph.output, _run(component, model, names, zeros), strict=True):
         value.CopyFrom(helper.make_tensor_value_info(value.name, value.type.tensor_type.elem_type, array.shape))
+
+
+def _record_shapes(model: ModelProto, spec: GraphSpec) -> None:
+    """Write the shape of every inner tensor into the graph, as a run has it: tools that follow cannot infer them all.
+
+    A graph with tensors that no run can hand out, such as sequences, is left as it is.
+    """
+    named = {v.name for v in model.graph.output}
+    inner = [o for node in model.graph.node for o in node.output if o and o not in named]
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(ValueInfoProto(name=name) for name in inner)
+    inputs = {t.name: np.zeros(t.concrete({}), t.dtype) for t in spec.inputs}
+    inputs |= {s.past: np.full(s.shape, s.initial, s.dtype) for s in spec.states}
+    try:
+        values = _run(spec.component, watched, inner, inputs)
+    except ExportError:
+        return
+    del model.graph.value_info[:]
+    for name, value in zip(inner, values, strict=True):
+        if isinstance(value, np.ndarray):
+            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+            model.graph.value_info.append(helper.make_tensor_value_info(name, kind, value.shape))
 
 
 def _is_complete(value: ValueInfoProto) -> bool:

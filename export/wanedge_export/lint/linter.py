@@ -12,6 +12,7 @@ from pydantic import computed_field
 
 from wanedge.bundle import Bundle, Variant
 from wanedge.config import ModelConfig
+from wanedge.pipeline.config import Pipeline
 from wanedge_export.engines.builder import profile_shapes
 from wanedge_export.engines.probe import Probe, ProbeProcess
 from wanedge_export.engines.sizing import Profile, block_profiles
@@ -156,7 +157,7 @@ def lint_bundle(
                     )
                 own = lint_graph(graph, target, name, chosen)
                 if asked:
-                    own = ask_tensorrt(tensorrt, path, spec, target, own, name, _profiles(bundle.model, spec))
+                    own = ask_tensorrt(tensorrt, path, spec, target, own, name, _profiles(bundle.manifest.model, spec))
                 else:
                     not_tried += [f"{name}: {kind}" for kind in untried(graph, chosen)]
                 findings += own
@@ -171,7 +172,7 @@ def lint_bundle(
     )
 
 
-def _profiles(config: ModelConfig, spec: GraphSpec) -> tuple[Profile, ...]:
+def _profiles(config: ModelConfig | Pipeline, spec: GraphSpec) -> tuple[Profile, ...]:
     """The sizes at which `wanedge build` would build it; none where the model's layout does not define them."""
     try:
         return block_profiles(config, spec)

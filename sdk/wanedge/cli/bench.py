@@ -61,7 +61,8 @@ def _measure(
     from wanedge import benchmark
     from wanedge.bundle import Bundle
     from wanedge.config import UNIT_MS
-    from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer, load_any
+    from wanedge.models import load_any
+    from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer
     from wanedge.streaming import Streamer
 
     options = runtime_options(runtime, threads)

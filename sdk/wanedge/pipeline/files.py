@@ -17,7 +17,9 @@ from wanedge.media import AudioChunk, MediaChunk
 from wanedge.media.chunks import MediaFileError
 from wanedge.media.files import read_media
 from wanedge.pipeline.config import Pipeline
+from wanedge.pipeline.queue import PortQueue
 from wanedge.pipeline.streamer import check_unit
+from wanedge.units import UserUnit
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.runtime import Array
 
@@ -65,6 +67,39 @@ def usable_chunks(
     for chunk in read_media(path, on_problem):
         if audio if isinstance(chunk, AudioChunk) else frames:
             yield chunk
+
+
+def read_pipeline_units(path: Path, pipeline: Pipeline) -> Iterator[UserUnit]:
+    """Units of an .npz or media file, without a session: what it lacks at the end is silence or a held picture.
+
+    Raises MediaFileError, InputError.
+    """
+    if path.suffix == ARRAYS:
+        for index, inputs in enumerate(read_arrays(path, pipeline)):
+            yield _unit(index, inputs)
+        return
+    queues = {name: PortQueue(name, port) for name, port in pipeline.inputs.items()}
+    by_type = {port.type: queues[name] for name, port in pipeline.inputs.items()}
+    index = 0
+    for chunk in usable_chunks(path, pipeline):
+        if isinstance(chunk, AudioChunk):
+            by_type["audio"].push(by_type["audio"].checked(chunk.pcm, chunk.sample_rate), chunk.sample_rate)
+        else:
+            by_type["frames"].push(by_type["frames"].checked(chunk.frames, None, chunk.pixel_format), None)
+        while all(queue.units for queue in queues.values()):
+            yield _unit(index, {name: queue.take() for name, queue in queues.items()})
+            index += 1
+    for queue in queues.values():
+        queue.end()
+    while any(queue.units for queue in queues.values()):
+        for queue in queues.values():
+            queue.fill_to(1)
+        yield _unit(index, {name: queue.take() for name, queue in queues.items()})
+        index += 1
+
+
+def _unit(index: int, inputs: dict[str, Array]) -> UserUnit:
+    return UserUnit(index, np.zeros(0, np.float32), np.zeros((0, 0, 0, 3), np.uint8), inputs=inputs)
 
 
 def write_wav(path: Path, pcm: Array, sample_rate: int) -> None:

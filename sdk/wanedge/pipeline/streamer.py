@@ -10,7 +10,6 @@ from typing import Final, Self
 import numpy as np
 
 from wanedge.bundle import Bundle, BundleError
-from wanedge.model import Model
 from wanedge.pipeline.config import Pipeline, Port
 from wanedge.units import AgentUnit, UnitTiming, UserUnit
 from wanedge.variants import choose_variant
@@ -220,15 +219,3 @@ def _memory(port: Port) -> Array:
 
 def _as_frames(values: Array) -> Array:
     return values.reshape(-1, *values.shape[-3:])
-
-
-def load_any(
-    source: str | Path | Bundle,
-    runtime: str = "auto",
-    variant: str | None = None,
-    options: RuntimeOptions | None = None,
-) -> Model | PipelineModel:
-    """Load whatever a bundle holds. Raises WanEdgeError."""
-    bundle = source if isinstance(source, Bundle) else Bundle.open(Path(source))
-    loader = Model if bundle.pipeline is None else PipelineModel
-    return loader.load(bundle, runtime, variant, options)

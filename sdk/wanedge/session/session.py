@@ -17,8 +17,9 @@ from wanedge.bundle import Bundle
 from wanedge.config import UNIT_MS, ModelConfig
 from wanedge.media import AudioChunk, MediaChunk
 from wanedge.model import Model
+from wanedge.models import load_any, open_streamer
 from wanedge.pipeline.config import Pipeline
-from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer, load_any
+from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer
 from wanedge.session.errors import SessionClosed, SessionError, SessionFailed
 from wanedge.session.events import EventKind, Events, Listener
 from wanedge.session.exchange import Claim, Exchange, Job, Limits, choose_limits
@@ -121,13 +122,8 @@ class Session:
             WanEdgeError: the bundle, the runtime, the world text or the state cannot be used; each says why.
         """
         model = source if isinstance(source, Model | PipelineModel) else load_any(source, runtime, variant, options)
-        streamer: AnyStreamer
-        if isinstance(model, PipelineModel):
-            if world or temperature:
-                raise InputError("a pipeline takes no world text and no temperature", hint="leave them out")
-            unit_ms, streamer = model.pipeline.unit_ms, PipelineStreamer(model)
-        else:
-            unit_ms, streamer = UNIT_MS, Streamer(model, world, seed=seed, temperature=temperature)
+        unit_ms = model.pipeline.unit_ms if isinstance(model, PipelineModel) else UNIT_MS
+        streamer = open_streamer(model, world, seed=seed, temperature=temperature)
         limits = choose_limits(live, max_lag_ms, max_waiting, max_ready, on_full, unit_ms)
         if state is not None:
             tensors, metadata = load_states(Path(state))
