@@ -120,9 +120,10 @@ async def browsing(
     size: tuple[int, int] = (1280, 720),
     flags: Sequence[str] = (),
     script: str = "",
+    policy: bool = True,
 ) -> AsyncIterator[Page]:
     """A page at `url`. sound: WAV that the microphone plays once, instead of Chromium's beeps. script: JavaScript that
-    runs before that of the page."""
+    runs before that of the page. policy: the page's content security policy holds."""
     assert CHROMIUM is not None, "Chromium is not installed: apt-get install chromium"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         microphone = [f"--use-file-for-fake-audio-capture={sound}%noloop"] if sound is not None else []
@@ -144,6 +145,7 @@ async def browsing(
                         deviceScaleFactor=1,
                         mobile=False,
                     )
+                    await page.call("Page.setBypassCSP", enabled=not policy)
                     if script:
                         await page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
                     await page.call("Page.navigate", url=url)

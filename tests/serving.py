@@ -1,12 +1,14 @@
 """A live server inside a test, and a client that says as little as it can."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -16,6 +18,16 @@ from wanedge.serve import LiveServer, ServerOptions
 from wanedge.serve.events import UnitMessage, write_media
 
 PATIENT_S = 60.0
+
+
+def grey_jpeg(width: int = 64, height: int = 48) -> bytes:
+    """A grey picture as a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+GREY = grey_jpeg()
 
 
 @asynccontextmanager
@@ -41,6 +53,10 @@ class LiveClient:
 
     async def send_audio(self, at_ms: float, pcm: np.ndarray[Any, np.dtype[np.int16]]) -> None:
         await self.socket.send(write_media("audio", at_ms, pcm.tobytes()))
+
+    async def send_picture(self, at_ms: float) -> None:
+        """Send a grey picture."""
+        await self.socket.send(write_media("picture", at_ms, GREY))
 
     async def receive(self) -> dict[str, Any] | UnitMessage:
         """The next message."""

@@ -20,7 +20,7 @@ pytest.importorskip("websockets", reason="websockets is not installed: pip insta
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from tests.serving import PATIENT_S, LiveClient, client_of, serving
+from tests.serving import PATIENT_S, LiveClient, client_of, grey_jpeg, serving
 from wanedge.bundle import Bundle
 from wanedge.media.audio import Resampler
 from wanedge.model import Model
@@ -49,12 +49,6 @@ def sound(unit: int, rate: int = RATE) -> np.ndarray[Any, np.dtype[np.int16]]:
     return (3_000 * generator.standard_normal(rate * 160 // 1000)).astype(np.int16)
 
 
-def jpeg(width: int = 64, height: int = 48) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
 def run(test: Coroutine[Any, Any, None]) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(2 * PATIENT_S):
@@ -73,18 +67,19 @@ async def answered(client: LiveClient, units: int, first: int = 0) -> list[UnitM
     for index in range(first, first + units):
         await client.send_audio(index * 160.0, sound(index))
         for number in range(4):
-            image = base64.b64encode(jpeg()).decode()
+            image = base64.b64encode(grey_jpeg()).decode()
             await client.send("session.input_video.append", image=image, timestamp_ms=index * 160.0 + number * 40.0)
         if index > first:
             answers.append(await client.unit())
     await client.send_audio((first + units) * 160.0, sound(first + units))  # the last frame's slot is due
-    image = base64.b64encode(jpeg()).decode()
+    image = base64.b64encode(grey_jpeg()).decode()
     await client.send("session.input_video.append", image=image, timestamp_ms=(first + units) * 160.0)
     answers.append(await client.unit())
     return answers
 
 
-BINARY = {"wanedge": {"binary": True, "output_video": True}}
+KILOHERTZ_16 = {"format": {"type": "audio/pcm", "rate": RATE}}
+BINARY = {"audio": KILOHERTZ_16, "wanedge": {"binary": True, "output_video": True}}
 
 
 # the protocol
@@ -106,7 +101,7 @@ def test_the_voice_over_the_live_protocol_is_that_of_a_session_bit_by_bit(model:
 
     async def converse() -> None:
         async with serving(model) as server, client_of(server) as client:
-            await client.start(instructions="A bright lobby.")
+            await client.start(instructions="A bright lobby.", audio=KILOHERTZ_16)
             answers: list[bytes] = []
             for index in range(count + PATIENCE):
                 await append(client, sound(index))
@@ -150,10 +145,10 @@ def test_events_carry_pictures_for_those_who_ask_for_them(model: Model) -> None:
     run(converse())
 
 
-def test_sound_of_24_kilohertz_comes_back_at_that_rate(model: Model) -> None:
+def test_sound_is_of_24_kilohertz_both_ways_unless_another_rate_is_asked_for(model: Model) -> None:
     async def converse() -> None:
         async with serving(model) as server, client_of(server) as client:
-            started = await client.start(audio={"format": {"type": "audio/pcm", "rate": 24_000}})
+            started = await client.start()  # as clients of the Live API expect it
             assert started["session"]["audio"]["format"]["rate"] == 24_000
             for index in range(PATIENCE + 4):
                 await append(client, sound(index, 24_000))
@@ -219,7 +214,7 @@ def test_muted_sound_is_silence(model: Model) -> None:
 
     async def converse() -> None:
         async with serving(model) as server, client_of(server) as client:
-            await client.start()
+            await client.start(audio=KILOHERTZ_16)
             await client.send("session.input_audio.mute")
             await client.event("session.input_audio.muted")
             for index in range(2 + PATIENCE):
@@ -415,7 +410,7 @@ def test_who_does_not_start_is_dropped_and_who_sends_nothing_expires(model: Mode
 
 
 def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(model: Model) -> None:
-    bomb = jpeg(64, 48)
+    bomb = grey_jpeg(64, 48)
     at = bomb.index(b"\xff\xc0") + 5
     bomb = bomb[:at] + (60_000).to_bytes(2) + (60_000).to_bytes(2) + bomb[at + 4 :]
 

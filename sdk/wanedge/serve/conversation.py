@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +74,9 @@ class Conversation:
     @classmethod
     async def open(cls, model: Model, config: SessionConfig, world: str, metrics: Metrics) -> "Conversation":
         """Start a session on `model`. Raises InputError, for example for a world text that is too long."""
-        native: Literal[16_000, 24_000] = 24_000 if model.config.audio.sample_rate == 24_000 else 16_000
-        audio = (config.audio and config.audio.format) or AudioFormat(rate=native)
+        # The default of the Live API, which its clients rely on; ours are best served with the model's own rate.
+        own = config.wanedge.binary and model.config.audio.sample_rate == 16_000
+        audio = (config.audio and config.audio.format) or AudioFormat(rate=16_000 if own else 24_000)
 
         def begin() -> Session:
             return Session.open(model, world=world, live=True, max_lag_ms=MAX_LAG_MS)
