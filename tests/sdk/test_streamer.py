@@ -225,6 +225,38 @@ def test_an_early_snapshot_restored_into_an_old_streamer_goes_on_with_the_same_b
     assert all(map(same, run(streamer, 4), expected))
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    own_caches=st.booleans(),
+    orders=st.lists(
+        st.one_of(st.integers(1, 9), st.sampled_from(["save", "restore", "reset"])), min_size=3, max_size=12
+    ),
+)
+def test_units_are_the_same_whatever_was_prepared_for_others(
+    model: Model, expected: list[AgentUnit], own_caches: bool, orders: list[int | str]
+) -> None:
+    """A streamer prepares the next unit early; a restore or a reset then makes another one the next."""
+    streamer = Streamer(model, WORLD, own_caches=own_caches)
+    saved = streamer.snapshot()
+    for order in orders:
+        if order == "save":
+            saved = streamer.snapshot()
+        elif order == "restore":
+            streamer.restore(*saved)
+        elif order == "reset":
+            streamer.reset(WORLD)
+        else:
+            first = streamer.next_unit
+            units = run(streamer, min(int(order), len(expected) - first))
+            assert all(map(same, units, expected[first:]))
+
+
+@pytest.fixture(scope="module")
+def expected(model: Model) -> list[AgentUnit]:
+    """Answers of a streamer that takes one unit after the other."""
+    return run(Streamer(model, WORLD), 80)
+
+
 def test_an_interruption_survives_a_snapshot(model: Model) -> None:
     streamer = Streamer(model, WORLD)
     run(streamer, 3)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wanedge_runtimes.arguments import check_slot_values, check_slots, check_snapshot, initial_value
-from wanedge_runtimes.dtypes import ONNX_BFLOAT16, is_finite, storage_dtype
+from wanedge_runtimes.dtypes import ONNX_BFLOAT16, finite_check, storage_dtype
 from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Array
 from wanedge_runtimes.spec import DType, GraphSpec
@@ -20,6 +20,7 @@ class HostMemory:
         self.array = array
         self.dtype = dtype
         self.address = array.ctypes.data
+        self.is_finite = finite_check(array)
 
 
 def host_memory(dtype: DType, shape: tuple[int, ...]) -> HostMemory:
@@ -73,7 +74,7 @@ class OrtState:
     def not_finite(self) -> str | None:
         """Name a swapped float tensor that holds NaN or infinity."""
         for name in self._checked:
-            if not is_finite(self._array(name)):
+            if not self.buffers.current(name).is_finite():
                 return name
         return None
 

@@ -80,6 +80,9 @@ class OverlappedPair:
     def commit(self) -> None:
         """Nothing waits: the clean pass runs on the performer's stream, behind its solver."""
 
+    def prepare(self, unit: int) -> None:
+        """Nothing is ready early: a unit begun before may still read what the arrays hold."""
+
     def prefill(self, ids: list[int]) -> None:
         self.thinker.prefill(ids)
         self.performer.cache.adopt_prefill(self._cache.read_prefill(), self._cache.prefill_length)

@@ -34,6 +34,9 @@ class Pair(Protocol):
     def commit(self) -> None:
         """Write the clean keys and values of the unit finished last, where that could wait until now."""
 
+    def prepare(self, unit: int) -> None:
+        """Compute what the next unit needs and its media do not decide, so that its answer need not wait for that."""
+
     def prefill(self, ids: list[int]) -> None:
         """Write the world text to every cache."""
 
@@ -92,6 +95,10 @@ class SequentialPair:
     def commit(self) -> None:
         self._performer.commit()
         self.thinker.commit()
+
+    def prepare(self, unit: int) -> None:
+        self.thinker.prepare(unit)
+        self._performer.cache.begin(unit)
 
     def prefill(self, ids: list[int]) -> None:
         self.thinker.prefill(ids)

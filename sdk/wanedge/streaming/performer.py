@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wanedge.config import ModelConfig
 from wanedge.streaming.cache import BackboneCache, Block, GraphClock, KvSlice
 from wanedge.streaming.sampling import Sampler
-from wanedge_runtimes.dtypes import is_finite
+from wanedge_runtimes.dtypes import finite_check
 from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import Call, Executable
 from wanedge_runtimes.workspace import Tensor, Workspace
@@ -118,6 +118,7 @@ class _HostSolver:
         self._clock, self._work, self._steps = clock, work, steps
         self._z, self._velocity = HostLatents.zeros(cache.config), HostLatents.zeros(cache.config)
         self._t = np.zeros((1, 1), np.float32)
+        self._is_finite = finite_check(self._z.flat)
         self.noise = self._z.flat
         self.latents = Latents(work.input(self._z.audio, LATENTS), work.input(self._z.video, LATENTS))
         velocity = Latents(work.output(self._velocity.audio, VELOCITY), work.output(self._velocity.video, VELOCITY))
@@ -137,7 +138,7 @@ class _HostSolver:
             self._clock.wait(work, VELOCITY)
             np.multiply(velocity, step, out=velocity)
             np.subtract(z, velocity, out=z)
-        if not is_finite(z):
+        if not self._is_finite():
             raise not_a_number("flow_out")
         work.send(LATENTS)
 

@@ -208,6 +208,7 @@ class Streamer:
         started = perf_counter_ns()
         self._pair.commit()
         self._uncommitted = False
+        self._pair.prepare(self._next)
         self._commit_ms = (perf_counter_ns() - started) / 1e6
 
     def snapshot(self) -> tuple[Snapshot, dict[str, str]]:

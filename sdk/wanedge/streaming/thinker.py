@@ -1,6 +1,6 @@
 """The thinker: sees and hears, decides state and text, and turns latents into media (paper: "thinker")."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,11 +15,12 @@ from wanedge.streaming.performer import Latents, MediaWriter, not_a_number
 from wanedge.streaming.sampling import Sampler
 from wanedge.text import Tokenizer
 from wanedge.units import UserUnit
-from wanedge_runtimes.dtypes import is_finite
+from wanedge_runtimes.dtypes import finite_check
 from wanedge_runtimes.runtime import Call, Executable, State
 from wanedge_runtimes.workspace import CallSequence, StreamWorkspace, Tensor, Workspace
 
 WORLD_ROLE, USER_ROLE, AGENT_ROLE = 0, 1, 2  # rows of the text embedding's second table
+_LOUDEST = np.float32(1.0)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Thinker:
 
         video = config.agent_video
         self._audio = np.zeros((1, config.audio.samples), np.float32)
+        self._audio_is_finite = finite_check(self._audio)
         self._frames = np.zeros((1, FRAMES_PER_UNIT, video.height, video.width, 3), np.uint8)
         self._decode = work.sequence(
             "the decoders",
@@ -100,6 +102,11 @@ class Thinker:
         self._thoughts.observe(stop)
         self.cache.begin(user.index)
 
+    def prepare(self, unit: int) -> None:
+        """Compute positions, masks and write indices of a unit before its media are there."""
+        self._encoders.prepare(unit)
+        self.cache.begin(unit)
+
     def encode(self) -> None:
         """Encode what was observed into the backbone's next block."""
         self._clock.run(self._encoders.sequence)
@@ -128,12 +135,12 @@ class Thinker:
     def media(self, unit: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Audio [samples] and frames [4, H, W, 3] as arrays of their own; on a device valid after `receive`."""
         audio = self._audio[0]
-        if not is_finite(audio):
+        if not self._audio_is_finite():
             raise not_a_number("audio_decoder", unit)
         # Pictures are whole numbers and cannot show a NaN, which makes them black; the decoder's state can.
         if (name := self.states["video_decoder"].not_finite()) is not None:
             raise not_a_number(f"video_decoder (state {name!r})", unit)
-        return audio.clip(-1.0, 1.0), self._frames[0].copy()
+        return np.maximum(np.minimum(audio, _LOUDEST), -_LOUDEST), self._frames[0].copy()
 
     def commit(self) -> None:
         """Write the clean keys and values of finished latents, where the cache is the thinker's own."""
@@ -155,7 +162,7 @@ class _Encoders:
         config, parts = cache.config, cache.layout.parts
         video, ring = config.user_video, audio_encoder_ring(config)
         half = config.backbone.head_dim // 2
-        self._ring, self._hears_whole_ring = ring, False
+        self._ring, self._hears_whole_ring, self._unit = ring, False, -1
         self._rope = RopeTable(token_positions(0, ring.slots), config.backbone)
         self._ids = np.zeros((1, config.text.user_slots), np.int64)
         self._pcm = np.zeros((1, config.audio.samples), np.float32)
@@ -187,16 +194,23 @@ class _Encoders:
         self.sequence = work.sequence("the encoders", [read, hear, see])
 
     def observe(self, user: UserUnit, text: list[int]) -> None:
-        ring = self._ring
+        self.prepare(user.index)
         self._ids[0] = text
         self._pcm[0] = user.audio
-        self._rope.write(user.index * ring.slots, self._cos[0], self._sin[0])
-        whole = user.index >= ring.units  # from then on every slot stays visible, until an earlier state is restored
-        if not (whole and self._hears_whole_ring):
-            self._mask[0, 0] = ring.visible(user.index, ring.slots, 0)
-            self._hears_whole_ring = whole
-        self._write_index[0] = ring.start(user.index)
         self._frames[0] = user.frames
+
+    def prepare(self, unit: int) -> None:
+        """Everything but the media. Does nothing when that is done already."""
+        if unit == self._unit:
+            return
+        ring = self._ring
+        self._rope.write(unit * ring.slots, self._cos[0], self._sin[0])
+        whole = unit >= ring.units  # from then on every slot stays visible, until an earlier state is restored
+        if not (whole and self._hears_whole_ring):
+            self._mask[0, 0] = ring.visible(unit, ring.slots, 0)
+            self._hears_whole_ring = whole
+        self._write_index[0] = ring.start(unit)
+        self._unit = unit
 
 
 class _Thoughts:
@@ -298,7 +312,7 @@ class _Thoughts:
             embed = _embedder(
                 self._graphs["text_embed"], work, work.input(ids, f"token {number}"), block.embeddings, AGENT_ROLE
             )
-            tokens.append(_Token(work.sequence(f"thought {number}", [*first, head]), logits, ids))
+            tokens.append(_Token(work.sequence(f"thought {number}", [*first, head]), logits, ids, finite_check(logits)))
             before, first = block, [embed, block.call]
         last = work.sequence("the last thought", first)
         return _HostChoice(tokens, last, self._tokenizer, self._clock, work)
@@ -312,11 +326,12 @@ class _Thoughts:
 
 @dataclass(frozen=True)
 class _Token:
-    """One thought slot: what runs up to its logits [1, 1, V], and the id [1, 1] that goes on."""
+    """One thought slot: what runs up to its logits [1, 1, V], the id [1, 1] that goes on, and the logits' check."""
 
     sequence: CallSequence
     logits: NDArray[np.float32]
     ids: NDArray[np.int64]
+    is_finite: Callable[[], bool]
 
 
 class _HostChoice:
@@ -332,7 +347,7 @@ class _HostChoice:
         for number, token, logits, ids in self._tokens:
             self._clock.run(token.sequence)
             self._clock.wait(self._work, logits)
-            if not is_finite(token.logits):  # the largest of them would be NaN, and chosen
+            if not token.is_finite():  # the largest of them would be NaN, and chosen
                 raise not_a_number("text_head", unit)
             choices = self._tokenizer.choices(number, stop)
             choice = sampler.choose(token.logits[0, 0], choices, unit, number)
