@@ -185,8 +185,10 @@ def power(trials: list[Trial]) -> dict[str, Measure]:
     """Sabotages that were caught, those whose component was named first, and honest bundles that were rejected."""
     broken = [t for t in trials if t.kind != "honest"]
     honest = [t for t in trials if t.kind == "honest"]
-    caught = exact_share(sum(bool(t.rejected) for t in broken), len(broken))
-    found = {"gate_caught": caught.measure("ratio", ">= 0.99")}
+    found: dict[str, Measure] = {}
+    if broken:
+        caught = exact_share(sum(bool(t.rejected) for t in broken), len(broken))
+        found["gate_caught"] = caught.measure("ratio", ">= 0.99")
     if rejected := [t for t in broken if t.rejected]:
         named = exact_share(sum(t.named == t.component for t in rejected), len(rejected))
         found["gate_named_first"] = named.measure("ratio", ">= 0.95")
