@@ -48,37 +48,37 @@ def test_shares_count_what_repeats_and_what_the_linter_foresaw() -> None:
         record(precision="fp32", lint=("attention-fp32",), **REFUSED),
         record("flow_in", precision="fp32", lint=("made-up",)),  # builds, although the linter says no
     ]
-    found = measures(records, (CELL, fp32), layers=4)
-    assert found["graphs_built"].value == 1.0
-    assert found["linter_agrees"].value == 0.75
-    assert found["rebuilt_identical"].value == 0.5
-    assert found["rebuilt_identical_backbone"].value == 1.0
-    assert found["rebuilt_identical_flow_in"].value == 0.0
-    assert found["build_seconds"].value == 4.0
-    assert found["backbone_cache_updates"].passed
-    assert found["backbone_attentions"].passed
-    assert found["rtx_40_fp16_lint_warnings"].value == 2.0
+    results = measures(records, (CELL, fp32), layers=4)
+    assert results["graphs_built"].value == 1.0
+    assert results["linter_agrees"].value == 0.75
+    assert results["rebuilt_identical"].value == 0.5
+    assert results["rebuilt_identical_backbone"].value == 1.0
+    assert results["rebuilt_identical_flow_in"].value == 0.0
+    assert results["build_seconds"].value == 4.0
+    assert results["backbone_cache_updates"].passed
+    assert results["backbone_attentions"].passed
+    assert results["rtx_40_fp16_lint_warnings"].value == 2.0
 
 
 def test_a_refused_graph_and_a_lost_cache_miss_their_bars() -> None:
-    found = measures([record(layers={"MATRIX_MULTIPLY": 3}), record("flow_in", **REFUSED)], (CELL,), layers=4)
-    assert found["graphs_built"].passed is False
-    assert found["backbone_cache_updates"].passed is False
-    assert found["linter_agrees"].value == 0.5
+    results = measures([record(layers={"MATRIX_MULTIPLY": 3}), record("flow_in", **REFUSED)], (CELL,), layers=4)
+    assert results["graphs_built"].passed is False
+    assert results["backbone_cache_updates"].passed is False
+    assert results["linter_agrees"].value == 0.5
 
 
 def test_engines_are_compared_with_fp16_on_the_same_device() -> None:
     int8 = Cell("kiosk-tiny", "rtx-40", "int8")
     records = [record(), record(target="rtx-30", engine_bytes=9), record(precision="int8", engine_bytes=500)]
-    found = measures(records, (CELL, int8), layers=4)
-    assert found["rtx_40_int8_engine_over_fp16"].value == 0.5
-    assert found["rtx_40_int8_engine_over_fp16"].passed
-    assert "rtx_40_fp16_engine_over_fp16" not in found
+    results = measures(records, (CELL, int8), layers=4)
+    assert results["rtx_40_int8_engine_over_fp16"].value == 0.5
+    assert results["rtx_40_int8_engine_over_fp16"].passed
+    assert "rtx_40_fp16_engine_over_fp16" not in results
 
 
 def test_other_models_have_their_name_in_front() -> None:
-    found = measures([record(model="edge")], (Cell("edge", "rtx-40", "fp16"),), layers=4)
-    assert all(name.startswith("edge_") for name in found)
+    results = measures([record(model="edge")], (Cell("edge", "rtx-40", "fp16"),), layers=4)
+    assert all(name.startswith("edge_") for name in results)
 
 
 def test_a_stopped_run_goes_on_by_cells_and_another_graph_or_library_is_built_anew(
@@ -130,8 +130,8 @@ def test_a_failure_of_building_together_is_told_unless_a_graph_tells_why(
     job = Job(CELL, "backbone", "g")
     with pytest.raises(BuildError, match="memory ran out"):
         cell_records(mini_bundle, CELL, [job], "1", lambda _: None)
-    (told,) = cell_records(mini_bundle, CELL, [job], "1", lambda _: None)
-    assert told.refused == "no kernel"
+    (reported,) = cell_records(mini_bundle, CELL, [job], "1", lambda _: None)
+    assert reported.refused == "no kernel"
 
 
 @pytest.mark.slow

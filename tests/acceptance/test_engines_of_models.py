@@ -17,7 +17,7 @@ from wanedge_runtimes.doctor import collect, machine_of
 from wanedge_runtimes.targets import TARGETS, target_named
 
 pytestmark = pytest.mark.slow
-WANTED = [cell for model in MODELS for cell in CELLS[model] if cell.builds]
+EXPECTED = [cell for model in MODELS for cell in CELLS[model] if cell.builds]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def built(bundle: Bundle, cell: Cell, place: Path) -> tuple[Variant, dict[str, s
     return made.variant, {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in engines.items()}
 
 
-@pytest.mark.parametrize("cell", WANTED, ids=lambda cell: "-".join(cell[:3]))
+@pytest.mark.parametrize("cell", EXPECTED, ids=lambda cell: "-".join(cell[:3]))
 def test_the_graphs_build_twice_alike_with_caches_in_place_and_native_attention(cell: Cell, folder: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'wanedge[rtx]'")
     bundle = prepared(cell.model, folder)

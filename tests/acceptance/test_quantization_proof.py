@@ -52,19 +52,19 @@ def test_a_time_ratio_does_not_depend_on_the_clock_s_unit(ours: list[float], pow
 @given(times, st.sampled_from([0.25, 0.5, 2.0]))
 def test_paired_units_of_one_ratio_have_an_interval_of_that_ratio(theirs: list[float], factor: float) -> None:
     """However much the machine wavers: it wavers for both."""
-    found = measured.time_ratio([t * factor for t in theirs], theirs, "<= 0.60")
-    assert (found.value, found.low, found.high, found.n) == (factor, factor, factor, len(theirs))
-    assert found.passed is (factor <= 0.6)
+    actual = measured.time_ratio([t * factor for t in theirs], theirs, "<= 0.60")
+    assert (actual.value, actual.low, actual.high, actual.n) == (factor, factor, factor, len(theirs))
+    assert actual.passed is (factor <= 0.6)
 
 
 @given(times, times)
 def test_a_time_ratio_lies_within_its_interval(a: list[float], b: list[float]) -> None:
     count = min(len(a), len(b))
-    found = measured.time_ratio(a[:count], b[:count], None)
-    assert found.low is not None
-    assert found.high is not None
-    assert found.value is not None
-    assert found.low <= found.value <= found.high
+    actual = measured.time_ratio(a[:count], b[:count], None)
+    assert actual.low is not None
+    assert actual.high is not None
+    assert actual.value is not None
+    assert actual.low <= actual.value <= actual.high
 
 
 def variants(*names: str) -> Contents:
@@ -137,11 +137,11 @@ def test_memory_growth_counts_the_units_after_the_first_pass(
     mini_bundle: Bundle, tmp_path: Path, asked: int, after: int
 ) -> None:
     save_units(tmp_path / "two.npz", list(user_units(mini_bundle.model, 2)))
-    found = measured.calibration_growth(mini_bundle, find_clips([tmp_path]), asked, "", lambda _units: None)
-    assert found.n == after
-    assert (found.value is None) == (after == 0)
+    actual = measured.calibration_growth(mini_bundle, find_clips([tmp_path]), asked, "", lambda _units: None)
+    assert actual.n == after
+    assert (actual.value is None) == (after == 0)
     if not after:  # nothing was measured, so nothing is passed
-        assert found.passed is False
+        assert actual.passed is False
 
 
 def test_memory_growth_is_read_while_the_model_is_open(
@@ -151,8 +151,8 @@ def test_memory_growth_is_read_while_the_model_is_open(
     save_units(tmp_path / "two.npz", list(user_units(mini_bundle.model, 2)))
     resident = iter([100.0, 107.0, 112.0])  # a fourth reading would have no answer
     monkeypatch.setattr(measured, "_resident_mb", lambda: next(resident))
-    found = measured.calibration_growth(mini_bundle, find_clips([tmp_path]), 6, "", lambda _units: None)
-    assert (found.value, found.n) == (12.0, 4)
+    actual = measured.calibration_growth(mini_bundle, find_clips([tmp_path]), 6, "", lambda _units: None)
+    assert (actual.value, actual.n) == (12.0, 4)
 
 
 # What is kept
@@ -245,11 +245,11 @@ def test_clips_that_are_there_are_taken_as_they_are(tmp_path: Path) -> None:
     names = ["conversation", "two-questions", "interruption", "arrival", "empty", "false-start", "conversation"]
     for number, name in enumerate(names):
         (tmp_path / f"voices-{number:03d}-{name}-9.npz").write_bytes(b"kept")
-    told: list[str] = []
-    paths = clips.write_clips(tmp_path, "voices", len(names), 9, told.append)
+    reported: list[str] = []
+    paths = clips.write_clips(tmp_path, "voices", len(names), 9, reported.append)
     assert sorted(paths) == sorted(tmp_path.iterdir())
     assert {p.read_bytes() for p in paths} == {b"kept"}
-    assert told == []
+    assert reported == []
 
 
 def test_an_unknown_split_is_named_with_those_that_there_are(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_candidate_that_behaves_worse_fails_though_its_numbers_pass(
         limit=1,
         behaviour=(tmp_path / "int8.json", tmp_path / "fp32.json"),
     )
-    found = compare(plan)
-    assert set(found.misses) == {"behaviour.right_reply_points"}
-    (paired,) = document(found, "test")["behaviour"]
+    results = compare(plan)
+    assert set(results.misses) == {"behaviour.right_reply_points"}
+    (paired,) = document(results, "test")["behaviour"]
     assert (paired["lost"], paired["won"], paired["worse"]) == (20, 0, True)

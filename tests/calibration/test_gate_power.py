@@ -36,12 +36,12 @@ def test_power_counts_the_broken_that_were_caught_and_the_honest_that_were_rejec
     misnamed = Trial("bias moved", "backbone", "", "stored.constants_changed", "flow_in")
     missed = Trial("bias moved", "flow_in", "", "")
     honest, wronged = Trial("honest", "", "mse", ""), Trial("honest", "", "max", "free.tokens_equal")
-    found = power([caught, caught, misnamed, missed, honest, wronged])
-    assert (found["gate_caught"].value, found["gate_caught"].n, found["gate_caught"].passed) == (0.75, 4, False)
-    assert found["gate_named_first"].value == pytest.approx(2 / 3)
-    assert found["gate_named_first"].n == 3
-    assert (found["gate_wronged"].value, found["gate_wronged"].n, found["gate_wronged"].passed) == (1.0, 2, False)
-    assert found["gate_incomplete_without_a_cause"].passed is True
+    results = power([caught, caught, misnamed, missed, honest, wronged])
+    assert (results["gate_caught"].value, results["gate_caught"].n, results["gate_caught"].passed) == (0.75, 4, False)
+    assert results["gate_named_first"].value == pytest.approx(2 / 3)
+    assert results["gate_named_first"].n == 3
+    assert (results["gate_wronged"].value, results["gate_wronged"].n, results["gate_wronged"].passed) == (1.0, 2, False)
+    assert results["gate_incomplete_without_a_cause"].passed is True
     gap = Trial("honest", "", "mse", "", "", "incomplete", "stored.scales_unchecked")
     assert power([gap])["gate_incomplete_without_a_cause"].value == 1.0
     ways = power_ways([Trial("honest way", "", "two threads", ""), Trial("honest way", "", "no fusions", "backbone")])

@@ -24,12 +24,12 @@ def searched(source: Source, budget_db: float) -> Mixed:
 
 @pytest.mark.slow
 def test_a_budget_that_is_kept_anyway_gives_nothing_back(source: Source) -> None:
-    found = searched(source, 5.0)
-    assert found.given_back == []
-    assert found.mixed_db >= 5.0
-    assert {t.component for t in found.trials} == {"audio_decoder", "audio_encoder"}
-    assert [t.error for t in found.trials] == sorted((t.error for t in found.trials), reverse=True)
-    for region in found.regions:  # 8-bit arithmetic stays only where it was faster
+    results = searched(source, 5.0)
+    assert results.given_back == []
+    assert results.mixed_db >= 5.0
+    assert {t.component for t in results.trials} == {"audio_decoder", "audio_encoder"}
+    assert [t.error for t in results.trials] == sorted((t.error for t in results.trials), reverse=True)
+    for region in results.regions:  # 8-bit arithmetic stays only where it was faster
         assert region.kept != "int8" or region.faster
 
 
@@ -42,11 +42,11 @@ def test_a_tighter_budget_is_kept_by_giving_layers_back(source: Source, monkeypa
 
     monkeypatch.setattr(mixed, "component_ms", faster)
     start = searched(source, 5.0)
-    found = searched(source, start.mixed_db + 3.0)
-    assert found.mixed_db >= start.mixed_db + 3.0
-    assert 0 < len(found.given_back) < 2 * len(found.trials)
-    for component, layer, _ in found.given_back:
-        assert found.recipe.components[component][layer] != "int8"
+    results = searched(source, start.mixed_db + 3.0)
+    assert results.mixed_db >= start.mixed_db + 3.0
+    assert 0 < len(results.given_back) < 2 * len(results.trials)
+    for component, layer, _ in results.given_back:
+        assert results.recipe.components[component][layer] != "int8"
 
 
 @pytest.mark.slow

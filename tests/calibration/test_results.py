@@ -149,12 +149,12 @@ def test_machine_facts_name_no_host_and_no_path():
 
 @given(st.lists(finite, min_size=1, max_size=200), st.floats(0, 100))
 def test_a_percentile_lies_inside_its_interval_and_scales_with_the_samples(samples, percent):
-    found = percentile(samples, percent)
-    assert found.value == np.percentile(samples, percent)
-    assert found.low is None or found.low <= found.value
-    assert found.high is None or found.value <= found.high
+    actual = percentile(samples, percent)
+    assert actual.value == np.percentile(samples, percent)
+    assert actual.low is None or actual.low <= actual.value
+    assert actual.high is None or actual.value <= actual.high
     twice = percentile(np.multiply(samples, 2), percent)
-    assert (twice.low, twice.high) == tuple(None if side is None else side * 2 for side in (found.low, found.high))
+    assert (twice.low, twice.high) == tuple(None if side is None else side * 2 for side in (actual.low, actual.high))
 
 
 @given(st.permutations(list(range(60))), st.sampled_from([5, 50, 95]))
@@ -169,16 +169,16 @@ def test_a_percentile_interval_covers_the_truth_as_often_as_it_says(n, percent):
     runs = 1000
     covered = 0
     for _ in range(runs):
-        found = percentile(random.exponential(size=n), percent)
-        covered += (found.low is None or found.low <= truth) and (found.high is None or truth <= found.high)
+        actual = percentile(random.exponential(size=n), percent)
+        covered += (actual.low is None or actual.low <= truth) and (actual.high is None or truth <= actual.high)
     # Order statistics are discrete, so the interval may cover more than it promises, never less; 2 % is 3 sigma.
     assert 0.93 <= covered / runs <= 1.0
 
 
 def test_the_published_interval_of_the_median_of_ten():
     # Hettmansperger and others: the 95 % interval for n = 10 runs from the 2nd to the 9th value.
-    found = percentile(range(1, 11), 50)
-    assert (found.low, found.high) == (2, 9)
+    actual = percentile(range(1, 11), 50)
+    assert (actual.low, actual.high) == (2, 9)
 
 
 def test_a_thin_tail_has_no_upper_bound():
@@ -193,13 +193,13 @@ def test_a_bootstrap_ratio_is_right_and_repeats():
     def ratio(a, b):
         return float(np.median(a) / np.median(b))
 
-    found = bootstrap(ratio, fast, slow, rounds=300)
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < 0.5 < found.high
-    assert found.high - found.low < 0.02
-    assert found.n == 300
-    assert found == bootstrap(ratio, fast, slow, rounds=300)
+    actual = bootstrap(ratio, fast, slow, rounds=300)
+    assert actual.low is not None
+    assert actual.high is not None
+    assert actual.low < 0.5 < actual.high
+    assert actual.high - actual.low < 0.02
+    assert actual.n == 300
+    assert actual == bootstrap(ratio, fast, slow, rounds=300)
 
 
 @pytest.mark.parametrize("samples", [[], [1.0, float("nan")]])

@@ -136,9 +136,9 @@ def poisoned(model: onnx.ModelProto) -> None:
 def test_nan_in_a_component_fails_and_is_named_with_tensor_and_unit(
     quantized: Bundle, clips: list[Clip], tmp_path: Path
 ) -> None:
-    found = compared(changed(quantized, "backbone", tmp_path / "nan", poisoned), clips[:1], tmp_path / "clips")
-    assert found.decision.answer == "failed"
-    faults = [f for f in found.findings if f.component == "backbone"]
+    actual = compared(changed(quantized, "backbone", tmp_path / "nan", poisoned), clips[:1], tmp_path / "clips")
+    assert actual.decision.answer == "failed"
+    faults = [f for f in actual.findings if f.component == "backbone"]
     assert any(re.search(r"tensor 'hidden' .* in the prefill", f.what) for f in faults)
 
 
@@ -183,10 +183,10 @@ def test_the_command_fails_on_a_sabotaged_bundle_and_its_report_names_the_guilty
     )
     assert done.exit_code == 1, done.output
     assert "look first at: audio_decoder" in done.output
-    found = json.loads((report / "report.json").read_text())
-    assert (found["verdict"], found["suspects"][0]) == ("failed", "audio_decoder")
+    actual = json.loads((report / "report.json").read_text())
+    assert (actual["verdict"], actual["suspects"][0]) == ("failed", "audio_decoder")
     cases = ElementTree.parse(report / "junit.xml").getroot()
-    assert cases.attrib["failures"] == str(len(cases.findall(".//failure"))) == str(len(found["misses"]) + 1)
+    assert cases.attrib["failures"] == str(len(cases.findall(".//failure"))) == str(len(actual["misses"]) + 1)
     page = (report / "report.html").read_text()
     assert page.index("Failed") < page.index("Look first at audio_decoder") < page.index("Worst clips")
     assert re.findall(r"(?:src|href)=['\"](?!data:)", page) == []

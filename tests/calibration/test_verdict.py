@@ -261,10 +261,10 @@ def test_nan_in_front_of_a_q_is_found_where_the_output_is_finite(
         node.input[0] = "gone"
 
     broken = changed(quantized, "audio_encoder", tmp_path / "nan", vanishes)
-    found = compared(broken, clips[:1], tmp_path / "clips")
-    assert found.measures["probe.not_finite"].value == 1
-    assert found.probes[0].component == "audio_encoder"
-    assert any("'gone'" in f.what and f.component == "audio_encoder" for f in found.findings)
+    actual = compared(broken, clips[:1], tmp_path / "clips")
+    assert actual.measures["probe.not_finite"].value == 1
+    assert actual.probes[0].component == "audio_encoder"
+    assert any("'gone'" in f.what and f.component == "audio_encoder" for f in actual.findings)
 
 
 def test_a_calibration_on_silence_is_clipped_in_front_of_its_qs(
@@ -278,9 +278,9 @@ def test_a_calibration_on_silence_is_clipped_in_front_of_its_qs(
     silent = calibrate(Bundle.open(tmp_path / "silent.wanedge"), find_clips([tmp_path / "silence.npz"]), threads=1)
     source = Source.of(silent.bundle)
     made = apply_recipe(source, default_recipe(source, "int8"))
-    found = compared(made, clips[:1], tmp_path / "clips", gate=DEFAULTS["int8"])
-    assert found.files.differences == []
-    assert "probe.saturated_worst" in found.misses
+    actual = compared(made, clips[:1], tmp_path / "clips", gate=DEFAULTS["int8"])
+    assert actual.files.differences == []
+    assert "probe.saturated_worst" in actual.misses
     honest = compared(quantized, clips[:1], tmp_path / "clips", gate=DEFAULTS["int8"])
     assert "probe.saturated_worst" not in honest.misses
 
@@ -297,8 +297,8 @@ def test_components_are_held_to_what_honest_quantizations_reach(
     coarse = changed(
         quantized, "audio_encoder", tmp_path / "b", lambda m: CHANGES["layer at 4 bits"](m, np.random.default_rng(0))
     )
-    found = compared(coarse, clips, tmp_path / "c", gate=plain, component_thresholds=True)
-    assert "teacher.audio_encoder_snr_db" in found.misses
+    actual = compared(coarse, clips, tmp_path / "c", gate=plain, component_thresholds=True)
+    assert "teacher.audio_encoder_snr_db" in actual.misses
 
 
 def judged_share(hits: int, n: int, threshold: str = ">= 0.98") -> Measure:

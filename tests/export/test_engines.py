@@ -120,18 +120,18 @@ def test_a_graph_that_tensorrt_refuses_is_an_error_in_its_own_words(tmp_path: Pa
 
 
 def test_progress_is_reported_to_the_end(tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
+    reported: list[tuple[str, int, int]] = []
     build_engine(
         trt,
         "tensorrt-rtx",
         saved(product(), tmp_path),
         product_spec(),
         RTX_40,
-        progress=lambda *step: told.append(step),
+        progress=lambda *step: reported.append(step),
     )
-    assert told
-    phases = {phase for phase, _, _ in told}
-    assert all(any(p == phase and done == steps for p, done, steps in told) for phase in phases)
+    assert reported
+    phases = {phase for phase, _, _ in reported}
+    assert all(any(p == phase and done == steps for p, done, steps in reported) for phase in phases)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ def engine(name: str) -> BuiltEngine:
 @given(needs, st.integers(1, 4), st.none() | st.integers(0, 500))
 def test_every_engine_comes_once_in_the_order_of_the_jobs(sizes: list[int], at_once: int, free: int | None) -> None:
     jobs = [Job(f"c{i}", size, lambda i=i: engine(f"c{i}")) for i, size in enumerate(sizes)]  # type: ignore[misc]
-    told: list[Done] = []
-    made = build_parallel(jobs, at_once, free, told.append)
+    reported: list[Done] = []
+    made = build_parallel(jobs, at_once, free, reported.append)
     assert [(d.component, d.engine) for d in made] == [(j.component, engine(j.component)) for j in jobs]
-    assert sorted(told, key=lambda d: d.component) == sorted(made, key=lambda d: d.component)
+    assert sorted(reported, key=lambda d: d.component) == sorted(made, key=lambda d: d.component)
 
 
 @given(needs, st.integers(1, 8), st.integers(0, 500))

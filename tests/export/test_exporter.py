@@ -66,12 +66,12 @@ def named(path: Path) -> str:
 
 def external(graph: ExportedGraph) -> dict[str, tuple[str, int, int]]:
     """Initializers outside the graph file: name -> (file, offset, bytes)."""
-    found = {}
+    results = {}
     for tensor in onnx.load(graph.path, load_external_data=False).graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             entry = {e.key: e.value for e in tensor.external_data}
-            found[tensor.name] = (entry["location"], int(entry["offset"]), int(entry["length"]))
-    return found
+            results[tensor.name] = (entry["location"], int(entry["offset"]), int(entry["length"]))
+    return results
 
 
 @pytest.mark.slow

@@ -110,8 +110,8 @@ def test_a_mask_without_a_visible_slot_gives_nan_as_the_linter_says() -> None:
 def test_a_rule_ends_where_a_version_lifts_it() -> None:
     assert "operator-version" in {f.rule for f in findings(attention(), "jetson-agx-thor")}
     assert "operator-version" not in {f.rule for f in findings(attention(), "jetson-agx-thor-jp7")}
-    (found,) = (f for f in findings(cache(), "jetson-agx-orin") if f.rule == "operator-version")
-    assert found.lifted == "tensorrt 10.15"
+    (results,) = (f for f in findings(cache(), "jetson-agx-orin") if f.rule == "operator-version")
+    assert results.lifted == "tensorrt 10.15"
 
 
 def test_float32_attention_is_no_error_where_it_was_not_measured() -> None:

@@ -58,10 +58,10 @@ def test_a_cache_has_one_address_for_input_and_output_and_a_tail_has_two_that_sw
 def test_every_tensor_is_bound_to_a_buffer_of_its_own_size(size: int) -> None:
     plan = plan_call(engine(), SPEC, {"S": size})
     buffers = {buffer.name: buffer for buffer in plan.buffers}
-    wanted = {t.name for t in (*SPEC.inputs, *SPEC.outputs)} | {n for s in SPEC.states for n in (s.past, s.present)}
+    expected = {t.name for t in (*SPEC.inputs, *SPEC.outputs)} | {n for s in SPEC.states for n in (s.past, s.present)}
     shapes = {t.name: t.concrete({"S": size}) for t in (*SPEC.inputs, *SPEC.outputs)}
     for table in plan.bindings:
-        assert {tensor for tensor, _ in table} == wanted
+        assert {tensor for tensor, _ in table} == expected
         for tensor, name in table:
             if tensor in shapes:
                 assert buffers[name].shape == shapes[tensor]

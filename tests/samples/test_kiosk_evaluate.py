@@ -63,7 +63,7 @@ _ITEMS = (TALK, CUT_IN, ARRIVAL, NOBODY)
 
 @needs_voices
 def test_the_right_guide_meets_every_bar_of_behaviour(right):
-    found = behaviour([one.record for one in right.values()], {})
+    actual = behaviour([one.record for one in right.values()], {})
     for name in (
         "right_reply_voices",
         "reply_start_units_median",
@@ -72,18 +72,18 @@ def test_the_right_guide_meets_every_bar_of_behaviour(right):
         "stops_within_3_units",
         "greets_within_6_units",
     ):
-        assert found[name].passed, (name, found[name])
-    assert found["right_reply_voices"].value == 1
-    assert found["right_reply_voices"].n == 2
-    assert found["reply_start_units_median"].value == 2
-    assert found["stops_within_3_units"].n >= 1
+        assert actual[name].passed, (name, actual[name])
+    assert actual["right_reply_voices"].value == 1
+    assert actual["right_reply_voices"].n == 2
+    assert actual["reply_start_units_median"].value == 2
+    assert actual["stops_within_3_units"].n >= 1
 
 
 @needs_voices
 def test_the_right_guides_lips_follow_its_voice(right):
-    found = behaviour([right["voices"].record], {})
-    assert (found["lip_sync_correlation"].value or 0.0) >= 0.9
-    assert found["lip_sync_lag_frames_median"].passed
+    actual = behaviour([right["voices"].record], {})
+    assert (actual["lip_sync_correlation"].value or 0.0) >= 0.9
+    assert actual["lip_sync_lag_frames_median"].passed
 
 
 @needs_voices
@@ -105,13 +105,13 @@ def test_the_right_guide_is_understood_and_every_reply_is_judged_once(right, tmp
 @needs_voices
 def test_a_silent_guide_gets_nothing():
     quiet = [seen(item, lambda _: silent_guide).record for item in (TALK, CUT_IN, ARRIVAL)]
-    found = behaviour(quiet, {})
-    assert found["right_reply_voices"].value == 0
-    assert found["greets_within_6_units"].value == 0
-    assert found["stops_within_3_units"].value is None  # nobody can cut into silence
-    assert found["guide_word_errors"].value is None
+    actual = behaviour(quiet, {})
+    assert actual["right_reply_voices"].value == 0
+    assert actual["greets_within_6_units"].value == 0
+    assert actual["stops_within_3_units"].value is None  # nobody can cut into silence
+    assert actual["guide_word_errors"].value is None
     assert not any(
-        found[name].passed for name in ("right_reply_voices", "stops_within_3_units", "lip_sync_correlation")
+        actual[name].passed for name in ("right_reply_voices", "stops_within_3_units", "lip_sync_correlation")
     )
 
 
@@ -181,15 +181,15 @@ def sixteen_khz(**changes) -> Model:
 @needs_voices
 def test_a_session_answers_unit_by_unit_and_the_same_every_time():
     item = Item("nobody", "voices", "empty", 1000, 8, "white")
-    found = []
+    actual = []
     for _ in range(2):
         visitor = Visitor(item)
         guide = SessionGuide(sixteen_khz(), visitor.script.world.text, seed=1)
-        found.append(observe(item, visitor, guide))
+        actual.append(observe(item, visitor, guide))
         guide.close()
-    assert found[0].record.units == 8
-    assert found[0].record == found[1].record
-    np.testing.assert_array_equal(found[0].said, found[1].said)
+    assert actual[0].record.units == 8
+    assert actual[0].record == actual[1].record
+    np.testing.assert_array_equal(actual[0].said, actual[1].said)
 
 
 def test_a_model_that_hears_at_another_rate_is_refused():

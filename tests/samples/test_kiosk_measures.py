@@ -31,10 +31,10 @@ def test_a_reply_counts_from_the_phrases_end_to_the_next_phrase():
     assert delay(heard, 0) == 4  # the behaviour in unit 7 is no word
     assert answer(heard, 1) == ""
     assert delay(heard, 1) is None
-    found = behaviour([heard], {})
-    assert found["right_reply_voices"].value == 0.5
-    assert found["reply_start_units_median"].value == 4
-    assert found["reply_start_units_median"].passed is False
+    results = behaviour([heard], {})
+    assert results["right_reply_voices"].value == 0.5
+    assert results["reply_start_units_median"].value == 4
+    assert results["reply_start_units_median"].passed is False
 
 
 def test_a_guide_that_talks_all_the_time_has_no_delay_to_be_proud_of():
@@ -69,9 +69,9 @@ def test_silence_counts_from_where_it_stays(levels, units):
 def test_who_talks_to_nobody_is_counted_once_for_each_onset():
     loud = record(purpose="nobody", states=("<idle>", "<speak>", "<speak>", "<idle>", "<speak>") * 2)
     assert onsets(loud) == 4
-    found = behaviour([loud], {})["false_replies_in_10_min"]
-    assert found.value == 4 * 375
-    assert found.passed is False
+    results = behaviour([loud], {})["false_replies_in_10_min"]
+    assert results.value == 4 * 375
+    assert results.passed is False
     assert behaviour([record(purpose="nobody")], {})["false_replies_in_10_min"].passed is True
 
 
@@ -86,24 +86,24 @@ def test_a_greeting_must_be_right_and_in_time():
     said = ("",) * 5 + ("Hello! I", " am Joe.") + ("",) * 13
     late = ("",) * 9 + said[5:16]
     for texts, right, begun in ((said, 1, 1), (late, 0, 0), (thanked(5), 0, 1)):
-        found = behaviour([record(purpose="arrivals", texts=texts, came=came)], {})
-        assert found["greets_within_6_units"].value == right
-        assert found["begins_to_speak_within_6_units"].value == begun
+        results = behaviour([record(purpose="arrivals", texts=texts, came=came)], {})
+        assert results["greets_within_6_units"].value == right
+        assert results["begins_to_speak_within_6_units"].value == begun
 
 
 def test_word_errors_are_counted_against_the_guides_own_text():
     heard = record(texts=thanked(7), asked=(asked(2, 4),))
     (reply,) = judged(heard)
-    told = behaviour([heard], {("a", reply.first): "You are welcome"})
-    assert told["guide_word_errors"].value == 0
-    assert told["guide_word_errors_of_right_replies"].n == 1
+    reported = behaviour([heard], {("a", reply.first): "You are welcome"})
+    assert reported["guide_word_errors"].value == 0
+    assert reported["guide_word_errors_of_right_replies"].n == 1
     assert behaviour([heard], {("a", reply.first): "we are welcome"})["guide_word_errors"].value == pytest.approx(1 / 3)
     assert behaviour([heard], {("a", reply.first): ""})["guide_word_errors"].value == 1
 
 
 def test_what_did_not_happen_is_not_measured_and_misses_its_bar():
-    found = behaviour([], {}) | two_steps([], [], {}) | drift(None)
-    barred = [measure for measure in found.values() if measure.threshold]
+    results = behaviour([], {}) | two_steps([], [], {}) | drift(None)
+    barred = [measure for measure in results.values() if measure.threshold]
     assert len(barred) >= 12
     assert all(m.value is None and m.n == 0 and m.passed is False for m in barred)
 
@@ -112,10 +112,10 @@ def test_two_steps_are_compared_in_pairs():
     good, bad = record(texts=thanked(7), asked=(asked(2, 4),)), record(asked=(asked(2, 4),))
     many = [good.model_copy(update={"purpose": "many steps", "seed": seed}) for seed in range(4)]
     few = [(bad if seed else good).model_copy(update={"seed": seed}) for seed in range(4)]
-    found = two_steps(few, many, {})["two_steps_right_reply_over_many"]
-    assert found.value == pytest.approx(-75)
-    assert found.n == 4
-    assert found.passed is False
+    results = two_steps(few, many, {})["two_steps_right_reply_over_many"]
+    assert results.value == pytest.approx(-75)
+    assert results.n == 4
+    assert results.passed is False
     assert two_steps(many, many, {})["two_steps_right_reply_over_many"].value == 0
 
 
@@ -125,7 +125,7 @@ def test_a_voice_that_fades_has_a_trend(per_unit, trends):
     units = 60 * BLOCKS
     talks = np.arange(units) % 2 == 0
     level = np.where(talks, -20 + per_unit * np.arange(units), -90) + random.normal(0, 1, units)
-    found = drift(
+    results = drift(
         record(
             states=tuple(np.where(talks, "<speak>", "<listen>").tolist()),
             level_dbfs=tuple(level.tolist()),
@@ -133,9 +133,9 @@ def test_a_voice_that_fades_has_a_trend(per_unit, trends):
             still_psnr_db=tuple(None if t else x for x, t in zip(random.normal(35, 1, units), talks, strict=True)),
         )
     )
-    assert found["drift_speech_level_per_min"].value == pytest.approx(per_unit * 375, abs=0.1)
-    assert found["drift_curves_with_a_trend"].value == trends
-    assert found["drift_curves_with_a_trend"].passed is (trends == 0)
+    assert results["drift_speech_level_per_min"].value == pytest.approx(per_unit * 375, abs=0.1)
+    assert results["drift_curves_with_a_trend"].value == trends
+    assert results["drift_curves_with_a_trend"].passed is (trends == 0)
 
 
 # Intervals
@@ -149,9 +149,9 @@ def interval(measure: Interval) -> tuple[float, float]:
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_shares_interval_holds_it_and_stays_a_share(counts):
-    found = wilson(*counts)
-    low, high = interval(found)
-    assert 0 <= low <= found.value <= high <= 1
+    results = wilson(*counts)
+    low, high = interval(results)
+    assert 0 <= low <= results.value <= high <= 1
     assert low < high
 
 
@@ -177,8 +177,8 @@ def test_ratios_and_slopes_are_found_again():
     assert ratio([1, 2, 3], [10, 20, 30]).value == pytest.approx(0.1)
     x = np.linspace(0, 10, 20)
     assert slope([0, 1, 2, 3, 4], [0, 1, 2, 3, 5]).high == pytest.approx(1.2 + 3.182 * np.sqrt(0.4 / 3 / 10), abs=0.01)
-    found = slope(x.tolist(), (3 * x + np.random.default_rng(0).normal(0, 0.1, 20)).tolist())
-    low, high = interval(found)
+    results = slope(x.tolist(), (3 * x + np.random.default_rng(0).normal(0, 0.1, 20)).tolist())
+    low, high = interval(results)
     assert low < 3 < high
     assert high - low < 0.1
 
@@ -189,10 +189,10 @@ def test_outcomes_name_every_item_by_its_conversation(mini_bundle: Bundle) -> No
         record(key="cut", purpose="interruptions", asked=(asked(4, 8, cuts_in=True),), level_dbfs=(-20.0,) * 20),
         record(key="come", purpose="arrivals", came=(Came(unit=2, until=20),)),
     ]
-    found = outcomes(talks, mini_bundle, "fp32", "test")
-    assert found.outcomes == {
+    results = outcomes(talks, mini_bundle, "fp32", "test")
+    assert results.outcomes == {
         "right_reply": {"voices/1#0": True, "voices/1#1": False},
         "stops": {"cut#0": False},
         "greets": {"come#0": False},
     }
-    assert found.graphs_sha256 == graphs_digest(mini_bundle, mini_bundle.variant("fp32"))
+    assert results.graphs_sha256 == graphs_digest(mini_bundle, mini_bundle.variant("fp32"))
