@@ -14,6 +14,7 @@ from wanedge_runtimes.errors import InputError
 Statistic = Callable[..., float]
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # relative: what sums in float64 may differ by
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ def slope(x: Sequence[float], y: Sequence[float], confidence: float = CONFIDENCE
 
     Needs three points or more.
     """
-    fit = stats.linregress(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    times, values = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if np.ptp(values) <= ROUNDING * np.abs(values).max():  # no standard error, or one of the means' rounding
+        return Interval(0.0, 0.0, 0.0, len(x))
+    fit = stats.linregress(times, values)
     half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 2) * fit.stderr)
     return Interval(float(fit.slope), float(fit.slope) - half, float(fit.slope) + half, len(x))
 

@@ -11,22 +11,17 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from samples.demo.run import QUANTIZED, DemoRun, EngineRow, EnginesRun
-from samples.demo.scene import ROOT
 from samples.demo.summary import AFTER_EMISSION, MB, WARM_UP_UNITS, Summary, latency_percentile, summarise
-from samples.kiosk.evaluation.chart import Axis, Chart, data_uri, spread
-from samples.kiosk.evaluation.table import measures_table
+from samples.kiosk.evaluation.page_parts import Axis, Chart, data_uri, measure_rows, printable, spread, templates
 from wanedge.atomic import staged_file
 from wanedge.config import UNIT_MS
 from wanedge.units import AgentUnit
 from wanedge_calibration.results import Measure, Results
 from wanedge_calibration.statistics import Interval
 
-_TEMPLATES: Final = (Path(__file__).parent, ROOT / "samples" / "kiosk" / "evaluation")
 _LATENCY_TOP_MS: Final = 480.0  # a chart that starts at zero and holds the 160 ms line; more is cut off and counted
 # Growth below this many MB is the allocator's rounding; a tighter axis would make a mountain of it.
 _MEMORY_RANGE_MB: Final = 50.0
@@ -89,43 +84,39 @@ def write_report(run: DemoRun, out: Path, *, clip: str = "visitor.mp4", reply: s
 
 def page(run: DemoRun, summary: Summary, clip: str, reply: str, quantization: Quantization | None = None) -> str:
     """The report as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     latency = latency_chart(run, summary)
-    return environment.get_template("report.html.j2").render(
-        run=run,
-        summary=summary,
-        UNIT_MS=UNIT_MS,
-        MB=MB,
-        WARM_UP_UNITS=WARM_UP_UNITS,
-        AFTER_EMISSION=AFTER_EMISSION,
-        p95=_duration(summary.response_latency_ms.p95),
-        percentiles={percent: latency_percentile(run, percent) for percent in (50, 95, 99)},
-        interval=_interval,
-        slowest=max(run.units, key=lambda unit: unit.timing.latency_ms),
-        response_ms=sum(ms for name, ms in summary.stages_ms.items() if name != AFTER_EMISSION),
-        videos=_videos(run, clip, reply),
-        pairs=list(_pairs(run)),
-        tracks=_tracks(run),
-        states=_states(run),
-        words=_words(run),
-        evaluation=run.evaluation and Markup(measures_table(run.evaluation.measures, _provenance(run.evaluation))),
-        quantization=quantization,
-        quantized=QUANTIZED,
-        latency=latency,
-        cut=sum(unit.timing.latency_ms > latency.y.high for unit in run.units),
-        memory=_memory_chart(run),
-        kept_mb=_kept_mb(run),
-        engines=run.engines and _engines(run.engines),
-        facts=[
-            (name.replace("_gib", ", GiB"), _plain(v)) for name, v in run.machine.items() if v not in (None, [], {})
-        ],
+    return (
+        templates(Path(__file__).parent)
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            summary=summary,
+            UNIT_MS=UNIT_MS,
+            MB=MB,
+            WARM_UP_UNITS=WARM_UP_UNITS,
+            AFTER_EMISSION=AFTER_EMISSION,
+            p95=_duration(summary.response_latency_ms.p95),
+            percentiles={percent: latency_percentile(run, percent) for percent in (50, 95, 99)},
+            interval=_interval,
+            slowest=max(run.units, key=lambda unit: unit.timing.latency_ms),
+            response_ms=sum(ms for name, ms in summary.stages_ms.items() if name != AFTER_EMISSION),
+            videos=_videos(run, clip, reply),
+            pairs=list(_pairs(run)),
+            tracks=_tracks(run),
+            states=_states(run),
+            words=_words(run),
+            evaluation=run.evaluation and measure_rows(run.evaluation.measures),
+            quantization=quantization,
+            quantized=QUANTIZED,
+            latency=latency,
+            cut=sum(unit.timing.latency_ms > latency.y.high for unit in run.units),
+            memory=_memory_chart(run),
+            kept_mb=_kept_mb(run),
+            engines=run.engines and _engines(run.engines),
+            facts=[
+                (name.replace("_gib", ", GiB"), _plain(v)) for name, v in run.machine.items() if v not in (None, [], {})
+            ],
+        )
     )
 
 
@@ -240,9 +231,7 @@ def _written(run: DemoRun) -> Iterator[Line]:
         words = "".join(unit.text for unit in line).strip()
         if words:
             start, end = line[0].index * UNIT_MS / 1000, (line[-1].index + 1) * UNIT_MS / 1000
-            # An untrained model also writes control characters, which a page cannot show.
-            shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words)
-            yield Line(start, end, "agent", shown)
+            yield Line(start, end, "agent", printable(words))
 
 
 def _pieces(units: Sequence[AgentUnit]) -> Iterator[Sequence[AgentUnit]]:
@@ -285,14 +274,6 @@ def _engines(run: EnginesRun) -> dict[str, object]:
             for kind, n in [(k, n) for k, n in backbone.items() if k not in _NATIVE_LAYERS][:_OTHER_LAYERS]
         ),
     }
-
-
-def _provenance(results: Results) -> Markup:
-    """When, where and by what the kept evaluation was made."""
-    made = results.made
-    return Markup('<p class="note">Measured on {} on {}, not in this run, by <code>{}</code>.</p>').format(
-        made.date[:10], results.machine.get("cpu"), made.command
-    )
 
 
 def _span(run: DemoRun) -> tuple[float, float]:

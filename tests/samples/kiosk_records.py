@@ -1,6 +1,6 @@
 """Records of conversations that a test writes down by hand."""
 
-from samples.kiosk.evaluation.record import Asked, Record
+from samples.kiosk.evaluation.conversations import Asked, Record
 
 
 def record(**parts) -> Record:

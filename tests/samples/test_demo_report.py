@@ -15,7 +15,7 @@ from samples.demo.report import page, write_report
 from samples.demo.run import ComponentRow, DemoRun
 from samples.demo.scene import Said, Transcript
 from samples.demo.summary import summarise
-from samples.kiosk.evaluation.chart import Axis, Chart, round_step, spread
+from samples.kiosk.evaluation.page_parts import Axis, Chart, round_step, spread
 
 from wanedge.config import AgentState
 from wanedge.units import AgentUnit, UnitTiming, UserUnit

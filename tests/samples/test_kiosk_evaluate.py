@@ -8,14 +8,13 @@ from samples.kiosk import tools
 from samples.kiosk.data.speech.intents import World, expected_reply, spoken
 from samples.kiosk.data.speech.voices import installed
 from samples.kiosk.evaluation import run
-from samples.kiosk.evaluation.drift import drift
-from samples.kiosk.evaluation.items import FULL, QUICK, Item, items
+from samples.kiosk.evaluation.conversations import FULL, QUICK, Item, Record, append, items, read_records
+from samples.kiosk.evaluation.fidelity import drift
 from samples.kiosk.evaluation.loop import CUT_IN_AFTER, STRIP_EVERY, Observed, SessionGuide, Visitor, observe, script_of
 from samples.kiosk.evaluation.measures import behaviour
 from samples.kiosk.evaluation.page import page
-from samples.kiosk.evaluation.record import Record, append, read_records
+from samples.kiosk.evaluation.page_parts import WHAT, measure_rows, templates
 from samples.kiosk.evaluation.run import Store
-from samples.kiosk.evaluation.table import WHAT, measures_table
 
 from tests.configs import mini
 from tests.samples.kiosk_guides import RightGuide, silent_guide, unit
@@ -266,10 +265,14 @@ def test_the_page_shows_each_measure_with_its_bar_and_fetches_nothing(right, tmp
     assert spoken(expected_reply(asked_for.intent, world)) in words
 
 
-def test_a_measure_of_nothing_is_told_as_such():
-    table = measures_table({"lip_sync_correlation": Measure(value=None, unit="correlation", n=0, threshold=">= 0.6")})
+SECTION = '{% from "measures.html.j2" import measures_section %}{{ measures_section(rows) }}'
+
+
+def test_a_measure_of_nothing_is_reported_as_such():
+    rows = measure_rows({"lip_sync_correlation": Measure(value=None, unit="correlation", n=0, threshold=">= 0.6")})
+    table = templates().from_string(SECTION).render(rows=rows)
     assert "not measured" in table
-    assert "failed" in table
+    assert '<b class="failed">failed</b>' in table
 
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 1.0])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples.kiosk.evaluation.drift import BLOCKS, drift
+from samples.kiosk.evaluation.conversations import Came, answer, delay, replies, spoken_by_unit
+from samples.kiosk.evaluation.fidelity import BLOCKS, drift
 from samples.kiosk.evaluation.measures import behaviour, judged, onsets, outcomes, silence_after, two_steps
-from samples.kiosk.evaluation.record import Came, answer, delay, replies, spoken_by_unit
 
 from tests.samples.kiosk_records import asked, record, thanked
 from wanedge.bundle import Bundle
@@ -196,3 +196,21 @@ def test_outcomes_name_every_item_by_its_conversation(mini_bundle: Bundle) -> No
         "greets": {"come#0": False},
     }
     assert results.graphs_sha256 == graphs_digest(mini_bundle, mini_bundle.variant("fp32"))
+
+
+@pytest.mark.parametrize("silence", [-120.0, -90.3])
+def test_what_never_changes_has_no_trend(silence):
+    """A guide whose silence is digital: every block's mean is the same number."""
+    units = 60 * BLOCKS
+    talks = np.arange(units) % 2 == 0
+    results = drift(
+        record(
+            states=tuple(np.where(talks, "<speak>", "<listen>").tolist()),
+            level_dbfs=tuple(np.where(talks, -20.0, silence).tolist()),
+            brightness_db=tuple(-3.0 if t else None for t in talks),
+            still_psnr_db=tuple(None if t else 35.0 for t in talks),
+        )
+    )
+    still = results["drift_silence_level_per_min"]
+    assert (still.value, still.low, still.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
+    assert results["drift_curves_with_a_trend"].passed

@@ -16,12 +16,10 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from samples.kiosk.data.speech.intents import FIRST_INTENTS, INTENTS
-from samples.kiosk.evaluation.codec import clip_count, codecs
-from samples.kiosk.evaluation.drift import drift
-from samples.kiosk.evaluation.items import FULL, QUICK, items
+from samples.kiosk.evaluation.conversations import FULL, QUICK, Record, items
+from samples.kiosk.evaluation.fidelity import clip_count, codecs, drift
 from samples.kiosk.evaluation.measures import Measures, behaviour, outcomes, two_steps
 from samples.kiosk.evaluation.page import write_page
-from samples.kiosk.evaluation.record import Record
 from samples.kiosk.evaluation.run import JUDGED, Setting, Store, take_place
 from samples.kiosk.tools import JUDGE_PYTHON
 from wanedge.benchmark import machine_facts

@@ -26,8 +26,7 @@ from samples.kiosk.data.pictures.visitors import Visit, VisitorTruth, visitor_tr
 from samples.kiosk.data.speech.clip import SAMPLE_RATE, Samples, envelope
 from samples.kiosk.data.speech.intents import HELD_OUT_WORLDS, INTENTS, World, expected_reply
 from samples.kiosk.data.speech.utterances import Conditions, visitor_utterance
-from samples.kiosk.evaluation.items import Item
-from samples.kiosk.evaluation.record import SPEAK, Asked, Came, Record, brightness_db, level_dbfs, sounds
+from samples.kiosk.evaluation.conversations import SPEAK, Asked, Came, Item, Record, brightness_db, level_dbfs, sounds
 from wanedge.config import FRAMES_PER_UNIT
 from wanedge.model import Model
 from wanedge.session import Session

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from samples.kiosk.data.speech.intents import expected_reply, is_right_reply, spoken
 from samples.kiosk.data.speech.judge import word_errors
-from samples.kiosk.evaluation.items import TEN_MINUTES, Purpose
-from samples.kiosk.evaluation.record import (
+from samples.kiosk.evaluation.conversations import (
     SPEAK,
+    TEN_MINUTES,
+    Purpose,
     Record,
     Said,
     answer,

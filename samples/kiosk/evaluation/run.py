@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from samples.kiosk.data.duplex.script import UNIT_SAMPLES
 from samples.kiosk.data.speech import judge
 from samples.kiosk.data.speech.clip import Samples, as_int16
-from samples.kiosk.evaluation.items import Item
+from samples.kiosk.evaluation.conversations import Item, Record, Said, append, read_records, whole_lines
 from samples.kiosk.evaluation.loop import Frames, Observed, SessionGuide, Visitor, observe
 from samples.kiosk.evaluation.measures import TALK, judged
-from samples.kiosk.evaluation.record import Record, Said, append, read_records, whole_lines
 from wanedge.atomic import staged_file
 from wanedge.model import Model
 from wanedge_runtimes.errors import InputError

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import FiniteFloat, ValidationError
-from samples.kiosk.evaluation.record import whole_lines
+from samples.kiosk.evaluation.conversations import whole_lines
 
 from tests.acceptance.engines.plan import Job
 from wanedge_runtimes.errors import InputError

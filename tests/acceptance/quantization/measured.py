@@ -6,7 +6,7 @@ from time import perf_counter_ns
 from typing import Final
 
 import numpy as np
-from samples.kiosk.evaluation.items import Item, Size, items
+from samples.kiosk.evaluation.conversations import Item, Size, items
 from samples.kiosk.evaluation.measures import outcomes
 from samples.kiosk.evaluation.run import Setting, take_place
 

@@ -1,19 +1,27 @@
-"""Small charts for a self-contained page: SVG for the marks, HTML for the words.
+"""Parts of a self-contained page, for this evaluation's and the demo's: charts, pictures, and the measures' words.
 
-The SVG stretches to any width and its strokes keep theirs; labels are HTML, so they keep their size on a phone.
-Colours are CSS classes of the page. A mark with a title shows it when pointed at.
+A chart is SVG for the marks and HTML for the words. The SVG stretches to any width and its strokes keep theirs; labels
+are HTML, so they keep their size on a phone. Colours are CSS classes of the page. A mark with a title shows it when
+pointed at. Nothing here needs a speech tool.
 """
+
+from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from pathlib import Path
+from typing import Final
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
+
+from wanedge_calibration.results import Measure
 
 _SIDE = 1000  # of the square that the SVG draws in
 
@@ -32,7 +40,7 @@ class Axis:
         """0 at low, 1 at high; what lies outside is moved to the edge."""
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
-    def rounded(self) -> "Axis":
+    def rounded(self) -> Axis:
         """The same axis with both ends moved out to a tick."""
         step = round_step((self.high - self.low) / self.tick_count)
         low, high = math.floor(self.low / step + 1e-9) * step, math.ceil(self.high / step - 1e-9) * step
@@ -161,3 +169,80 @@ def spread(count: int, wanted: int) -> list[int]:
     """`wanted` indices (or all, if fewer) spread evenly over range(count), each in the middle of its share."""
     wanted = min(count, wanted)
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+
+
+WHAT: Final = {
+    "right_reply_voices": "Right reply, unknown voices",
+    "right_reply_phrasings": "Right reply, unknown voices and phrasings",
+    "right_reply_real": "Right reply, a real person's recordings",
+    "guide_word_errors": "Word errors of the guide's speech against its text",
+    "guide_word_errors_of_right_replies": "Word errors of right replies against what was to be said",
+    "reply_start_units_median": "Reply starts after the phrase, median",
+    "reply_start_units_p95": "Reply starts after the phrase, 95th percentile",
+    "false_replies_in_10_min": "Replies to nobody, in 10 min of silence, noise, music and passers-by",
+    "stops_within_3_units": "Falls silent within 3 units when somebody cuts in",
+    "stop_units_median": "Falls silent after, median",
+    "greets_within_6_units": "Greets rightly within 6 units of somebody's appearing",
+    "begins_to_speak_within_6_units": "Says anything within 6 units of somebody's appearing",
+    "lip_sync_correlation": "Lips follow the voice",
+    "lip_sync_lag_frames_median": "Lag of the lips, median",
+    "audio_vae_stoi": "Audio codec on unknown lines",
+    "video_vae_psnr_db": "Video codec on unknown clips",
+    "two_steps_right_reply_over_many": "Right replies: two steps minus many",
+    "two_steps_word_errors_over_many": "Word errors: two steps minus many",
+    "drift_curves_with_a_trend": "Curves of the long conversation with a trend",
+    "drift_still_psnr_per_min": "Trend of the still picture",
+    "drift_speech_level_per_min": "Trend of the speech's level",
+    "drift_speech_brightness_per_min": "Trend of the speech's brightness",
+    "drift_silence_level_per_min": "Trend of the silence's level",
+}
+
+
+@dataclass(frozen=True)
+class MeasureRow:
+    """A measure in words. interval: empty where there is none."""
+
+    name: str
+    what: str
+    value: str
+    interval: str
+    measure: Measure
+
+
+def measure_rows(measures: Mapping[str, Measure]) -> list[MeasureRow]:
+    """Every measure, those with a threshold first, each group in WHAT's order; for measures.html.j2."""
+    places = {name: place for place, name in enumerate(WHAT)}
+    ordered = sorted(measures.items(), key=lambda one: (one[1].threshold is None, places.get(one[0], len(WHAT))))
+    return [_row(name, measure) for name, measure in ordered]
+
+
+def _row(name: str, measure: Measure) -> MeasureRow:
+    unit = "" if measure.unit in ("share", "ratio", "correlation", "STOI") else f" {measure.unit}"
+    value = "not measured" if measure.value is None else f"{number(measure.value)}{unit}"
+    low, high = number(measure.low), number(measure.high)
+    interval = "" if measure.value is None or not (low or high) else f"{low or '?'} to {high or '?'}"
+    return MeasureRow(name, WHAT.get(name, name), value, interval, measure)
+
+
+def number(value: float | None) -> str:
+    """A number with three digits that count."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value == int(value) else f"{value:.2f}"
+
+
+def printable(text: str) -> str:
+    """Replace the control characters that an untrained model writes and a page cannot show."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def templates(*folders: Path) -> Environment:
+    """The page templates of `folders` and of this one. Every text is escaped, and an unknown name is an error."""
+    return Environment(
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
