@@ -22,6 +22,7 @@ from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.eight_bits import KEPT, Method
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.sites import Site
+from wanedge_calibration.yaml_file import NotYaml, read_yaml
 from wanedge_runtimes.strict import Strict
 
 Form = Literal["cpu", "tensorrt"]
@@ -63,10 +64,10 @@ class Recipe(Strict):
     def read(cls, path: Path) -> Self:
         """Read a file. Raises QuantizationError: missing, not YAML, an unknown key or a wrong value."""
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text("utf-8")))
+            return cls.model_validate(read_yaml(path))
         except OSError as error:
             raise QuantizationError(f"{path} cannot be read: {error.strerror}", hint=f"ls {path.parent}") from error
-        except yaml.YAMLError as error:
+        except NotYaml as error:
             raise QuantizationError(f"{path} is not YAML: {error}", hint="correct it, or quantize again") from error
         except ValidationError as error:
             first = error.errors()[0]

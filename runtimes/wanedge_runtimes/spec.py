@@ -3,15 +3,16 @@
 A `GraphSpec` travels inside a bundle's manifest, so it is pydantic and rejects what it does not know.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.strict import Strict, repeated
 
 DType = Literal["float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool"]
-Dim = int | str  # an axis is a fixed size or a named dynamic size
+Size = Annotated[int, Field(ge=0, le=2**40)]  # no tensor is larger, and products of a few stay exact
+Dim = Size | str  # an axis is a fixed size or a named dynamic size
 Update = Literal["in_place", "swap"]
 Profile = Literal["portable", "decomposed"]
 
@@ -42,7 +43,7 @@ class StateSpec(Strict):
     past: str = Field(min_length=1, description="graph input, e.g. 'past_key_values.0.key'")
     present: str = Field(min_length=1, description="graph output, e.g. 'present.0.key'")
     dtype: DType
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...]
     initial: float = 0.0
     update: Update
 
@@ -66,9 +67,8 @@ class GraphSpec(Strict):
             ("input", [t.name for t in self.inputs] + [s.past for s in self.states]),
             ("output", [t.name for t in self.outputs] + [s.present for s in self.states]),
         ):
-            twice = {n for n in names if names.count(n) > 1}
-            if twice:
-                raise ValueError(f"{kind} names must be unique; repeated: {sorted(twice)}")
+            if twice := repeated(names):
+                raise ValueError(f"{kind} names must be unique; repeated: {twice}")
         return self
 
     @property

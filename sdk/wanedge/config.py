@@ -107,7 +107,7 @@ class BackboneConfig(Strict):
     kv_heads: PositiveInt = 2
     head_dim: PositiveInt = 64
     ffn: PositiveInt = 768
-    rope_base: float = 10_000.0
+    rope_base: float = Field(default=10_000.0, gt=0.0, allow_inf_nan=False)
     # pairs of the head's half that rotate with time, row and column (multimodal RoPE, as in Qwen2-VL)
     rope_sections: tuple[PositiveInt, PositiveInt, PositiveInt] = (16, 8, 8)
     # share of the half's pairs that rotate at all. The slowest others stand still (p-RoPE, arXiv 2410.06205), so that
@@ -115,7 +115,7 @@ class BackboneConfig(Strict):
     rope_share: float = Field(default=1.0, gt=0.0, le=1.0)
     windows: dict[str, PositiveInt] = Field(default_factory=lambda: {"local": 6, "global": 48})
     layout: tuple[str, ...] = ("local", "local", "global", "local", "local", "global")
-    norm_eps: float = 1e-6
+    norm_eps: float = Field(default=1e-6, ge=0.0, allow_inf_nan=False)
 
     @property
     def layers(self) -> int:
@@ -136,7 +136,7 @@ class BackboneConfig(Strict):
 class FlowConfig(Strict):
     """The solver. Euler steps of joint conditional flow matching from t = 1 (noise) to t = 0 (paper)."""
 
-    steps: PositiveInt = 2
+    steps: PositiveInt = Field(default=2, le=1_000)
 
 
 class ModelConfig(Strict):

@@ -7,6 +7,7 @@ from typing import Self
 
 from wanedge.bundle import Bundle
 from wanedge.config import ModelConfig
+from wanedge.sizes import check_sizes
 from wanedge.text import Tokenizer
 from wanedge.variants import choose_variant
 from wanedge_runtimes.registry import open_runtime
@@ -72,6 +73,7 @@ class Model:
         # On a device all graphs share one runtime and its memory.
         single = engine if on_device else open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
         names = [*STREAMING_COMPONENTS, *(n for n in DEVICE_COMPONENTS if on_device and n in chosen.graphs)]
+        check_sizes(config, {n: bundle.spec(n, chosen) for n in STREAMING_COMPONENTS})
         graphs = {
             name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
             for name in names

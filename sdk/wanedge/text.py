@@ -70,7 +70,9 @@ class Tokenizer:
             self._codec = _open_codec(path)
         except WanEdgeError:
             raise
-        except Exception as error:  # the library raises bare Exception for every kind of unreadable file
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics, which are none, over odd files
             raise GraphError(f"{path.name} is not a tokenizer file ({error})", hint=hint) from error
         names = (PAD, WORLD, *config.text.states)
         special = {name: token for name in names if (token := self._codec.token_to_id(name)) is not None}

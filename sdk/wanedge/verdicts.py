@@ -5,13 +5,13 @@ evidence that it stands on. Only "passed" makes a variant the default. See `Verd
 """
 
 import hashlib
-import json
+from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
 from wanedge.bundle import Bundle, BundleError, Variant
-from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.strict import Strict, parse_json
 
 Answer = Literal["passed", "failed", "incomplete"]
 """incomplete: nothing speaks against the variant, but the evidence does not suffice to call it passed."""
@@ -77,23 +77,31 @@ def read_verdict(bundle: Bundle, variant: Variant) -> Verdict | None:
     path = verdict_path(variant.name)
     if path not in bundle.manifest.files:
         return None
-    raw = bundle.path(path).read_bytes()
+    verdict = parse_verdict(bundle.path(path).read_bytes(), bundle.origin / path)
+    if verdict is None or (verdict.variant, verdict.graphs_sha256) != (variant.name, graphs_digest(bundle, variant)):
+        return None
+    return verdict
+
+
+def parse_verdict(raw: bytes, where: Path) -> Verdict | None:
+    """The verdict in a file's content; None for one of the first format. where: of the file, for messages.
+
+    Raises BundleError when it is no verdict.
+    """
     if _is_without_evidence(raw):
         return None
     try:
-        verdict = Verdict.model_validate_json(raw)
+        return Verdict.model_validate_json(raw)
     except ValidationError as error:
         raise BundleError(
-            f"{bundle.origin}: {path} is not a verdict ({error.errors()[0]['msg']})",
-            hint=f"validate again: wanedge validate {bundle.origin} --variant {variant.name} --record",
+            f"{where} is not a verdict ({error.errors()[0]['msg']})",
+            hint="validate again: wanedge validate BUNDLE --variant NAME --record",
         ) from error
-    same = (verdict.variant, verdict.graphs_sha256) == (variant.name, graphs_digest(bundle, variant))
-    return verdict if same else None
 
 
 def _is_without_evidence(raw: bytes) -> bool:
     try:
-        content = json.loads(raw)
+        content = parse_json(raw)
     except ValueError:
         return False
     return isinstance(content, dict) and content.keys() == {"variant", "passed", "graphs_sha256"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from wanedge.atomic import staged_file
@@ -19,6 +19,7 @@ from wanedge.bundle import Bundle, Variant
 from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import CalibrationError
+from wanedge_runtimes.strict import parse_json
 
 BINS = 2048  # signed: half of them below zero; a bin is 1/8 of an int8 step when the range is filled
 _SMALLEST_RANGE = 2.0**-20
@@ -202,24 +203,28 @@ def read_calibration(path: Path, model: str) -> Calibration:
         raise CalibrationError(f"there is no calibration {path}", hint=_AGAIN)
     try:
         with safe_open(path, framework="numpy") as file:
-            about = json.loads((file.metadata() or {})["wanedge.calibration"])
+            about = parse_json((file.metadata() or {})["wanedge.calibration"])
             counts, extremes = file.get_tensor("counts"), file.get_tensor("extremes")
             channels = [file.get_tensor(f"channels.{i}") for i in range(len(about["channels"]))]
-    except (SafetensorError, KeyError, ValueError) as error:
+        if about["version"] != _VERSION:
+            raise CalibrationError(f"{path} has version {about['version']}, this wanedge reads {_VERSION}", hint=_AGAIN)
+        if about["model"] != model:
+            raise CalibrationError(
+                f"{path} was recorded with other weights (model {about['model'][:12]}, this bundle's is {model[:12]})",
+                hint=_AGAIN,
+            )
+        recording = Recording(coverage=Coverage(**about["coverage"]))
+        for key, bins, (span, low, high) in zip(about["keys"], counts, extremes, strict=True):
+            recording.histograms[Key(*key)] = Histogram(float(span), float(low), float(high), bins)
+        for place, largest in zip(about["channels"], channels, strict=True):
+            recording.channels[(place[0], place[1])] = largest
+        return Calibration(model, recording, about["clips"], about["world"], about["seed"])
+    except CalibrationError:
+        raise
+    except (
+        Exception
+    ) as error:  # safetensors raises what it likes, and a header that was written by hand may say anything
         raise CalibrationError(f"{path} is not a calibration file ({error})", hint=_AGAIN) from error
-    if about["version"] != _VERSION:
-        raise CalibrationError(f"{path} has version {about['version']}, this wanedge reads {_VERSION}", hint=_AGAIN)
-    if about["model"] != model:
-        raise CalibrationError(
-            f"{path} was recorded with other weights (model {about['model'][:12]}, this bundle's is {model[:12]})",
-            hint=_AGAIN,
-        )
-    recording = Recording(coverage=Coverage(**about["coverage"]))
-    for key, bins, (span, low, high) in zip(about["keys"], counts, extremes, strict=True):
-        recording.histograms[Key(*key)] = Histogram(float(span), float(low), float(high), bins)
-    for place, largest in zip(about["channels"], channels, strict=True):
-        recording.channels[(place[0], place[1])] = largest
-    return Calibration(model, recording, about["clips"], about["world"], about["seed"])
 
 
 def uncovered(calibration: Calibration, levels: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.results import parse_threshold
+from wanedge_calibration.yaml_file import NotYaml, read_yaml
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.strict import Strict
 
@@ -119,10 +120,10 @@ class Gate(Strict):
     def read(cls, path: Path) -> Self:
         """Raises ValidationError: missing, not YAML, an unknown key, a threshold that cannot be read."""
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text("utf-8")))
+            return cls.model_validate(read_yaml(path))
         except OSError as error:
             raise ValidationError(f"{path} cannot be read: {error.strerror}", hint=f"ls {path.parent}") from error
-        except (yaml.YAMLError, PydanticError) as error:
+        except (NotYaml, PydanticError) as error:
             first = error.errors()[0] if isinstance(error, PydanticError) else None
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
             raise ValidationError(

@@ -21,6 +21,7 @@ from wanedge_calibration.validation.page import write_page
 from wanedge_calibration.validation.static import Files
 from wanedge_calibration.validation.validate import Compared, Plan, starting_gate
 from wanedge_calibration.validation.verdict import missing_evidence
+from wanedge_runtimes.strict import parse_json
 
 WORST_LAYERS = 12  # listed
 _DETAIL = ("unit", "components", "audio_snr_db", "psnr_db", "tokens_equal", "state_equal")
@@ -160,7 +161,7 @@ def write_junit(report: Report, path: Path) -> None:
 def read_report(path: Path) -> Report:
     """Raises ValidationError when it is no report.json."""
     try:
-        report: Report = json.loads(path.read_text("utf-8"))
+        report: Report = parse_json(path.read_bytes())
         for measure in report["measures"].values():
             Measure.model_validate(measure)
         _ = [(clip["sha256"], clip["units"]) for clip in report["clips"]], report["gate"], report["verdict"]

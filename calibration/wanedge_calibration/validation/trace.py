@@ -13,6 +13,7 @@ The file is a zip of .npz members and about.json, which holds their SHA-256. The
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from wanedge.atomic import staged_file
 from wanedge.bundle import Bundle, Variant
@@ -41,6 +42,7 @@ from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 SMALL_STATE = 1 << 20  # bytes: components with less are recorded in every unit
 POINTS = 5  # units between the windows' ends at which components with more state are recorded
 ROUNDING = {"float32": 2.0**-22, "float16": 2.0**-10}  # relative, of the arithmetic that a candidate may use
+_LARGEST_CALL = 1 << 30  # bytes of a call's tensors: a hundred times those of the largest preset
 MOVES = 2  # twins whose inputs are moved, each by another draw
 # Fusions and kernels that give other sums in another order, by ONNX Runtime's names of its graph passes.
 OTHER_KERNELS = RuntimeOptions(
@@ -107,9 +109,9 @@ class Trace:
         """Raises CalibrationError: missing, no trace, of another version."""
         try:
             with zipfile.ZipFile(path) as file:
-                raw = file.read("about.json")
+                raw = _read_member(file, "about.json")
             about = About.model_validate_json(raw)
-        except (OSError, KeyError, zipfile.BadZipFile, ValidationError) as error:
+        except Exception as error:  # zipfile raises what it likes over damaged content
             raise CalibrationError(f"{path} is not a trace ({type(error).__name__})", hint=_AGAIN) from error
         if about.wanedge_trace != _VERSION:
             what = f"{path} has version {about.wanedge_trace}, this wanedge reads {_VERSION}"
@@ -127,12 +129,15 @@ class Trace:
                 if components is not None and entry.component not in components:
                     continue
                 try:
-                    content = file.read(entry.member)
-                except (KeyError, zipfile.BadZipFile, OSError) as error:
+                    content = _read_member(file, entry.member)
+                except Exception as error:  # as in `open`
                     raise CalibrationError(f"{self.path}: {entry.member} cannot be read", hint=_AGAIN) from error
                 if hashlib.sha256(content).hexdigest() != entry.sha256:
                     raise CalibrationError(f"{self.path}: {entry.member} is damaged", hint=_AGAIN)
-                call = _unpacked(entry, content, states.get(entry.component, {}))
+                try:
+                    call = _unpacked(entry, content, states.get(entry.component, {}))
+                except Exception as error:  # the digest is the file's own: it keeps accidents out, not intent
+                    raise CalibrationError(f"{self.path}: {entry.member} is no call ({error})", hint=_AGAIN) from error
                 states[entry.component] = call.after
                 yield number, call
 
@@ -273,7 +278,8 @@ def _packed(call: GoldenCall, last: Mapping[str, Array]) -> bytes:
 def _unpacked(entry: CallEntry, content: bytes, last: Mapping[str, Array]) -> GoldenCall:
     """The opposite of `_packed`."""
     parts: dict[str, dict[str, Array]] = {}
-    with np.load(io.BytesIO(content)) as arrays:
+    _require_sizes(content)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         for key in arrays.files:
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = arrays[key]
@@ -285,6 +291,33 @@ def _unpacked(entry: CallEntry, content: bytes, last: Mapping[str, Array]) -> Go
             tensors[name] = whole
     inputs, outputs = parts.get("input", {}), parts.get("output", {})
     return GoldenCall(entry.component, entry.kind, entry.unit, entry.fill, inputs, before, outputs, after)
+
+
+def _read_member(file: zipfile.ZipFile, name: str) -> bytes:
+    """Read a member of a trace. Raises ValueError for one that is longer than any call."""
+    if file.getinfo(name).file_size > _LARGEST_CALL:
+        raise ValueError(f"{name} is longer than {_LARGEST_CALL} bytes")
+    return file.read(name)
+
+
+def _require_sizes(content: bytes) -> None:
+    """Raise ValueError unless every array of an .npz takes the room that its header says, and all of them fit.
+
+    numpy allocates what a header says before it reads on.
+    """
+    total = 0
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        for info in file.infolist():
+            total += info.file_size
+            if total > _LARGEST_CALL:
+                raise ValueError(f"its arrays are larger than {_LARGEST_CALL} bytes")
+            with file.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                if version != (1, 0):
+                    raise ValueError(f"{info.filename} has format {version}")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+                if math.prod(shape) * dtype.itemsize > info.file_size or dtype.hasobject or dtype.itemsize > 16:
+                    raise ValueError(f"{info.filename} says {dtype}{list(shape)} and is {info.file_size} bytes long")
 
 
 def _bits(values: Array) -> Array:

@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,8 +15,9 @@ from wanedge.bundle import paths
 from wanedge.bundle.errors import BundleError, DamagedBundle, UnsafePath, UnsupportedBundle
 from wanedge.config import ModelConfig
 from wanedge.pipeline.config import Pipeline, tensor_faults
+from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.spec import GraphSpec, Profile
-from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.strict import Strict, parse_json, repeated
 from wanedge_runtimes.tensorrt.engine import EngineInfo
 
 SCHEMA_VERSION = 1
@@ -63,8 +64,12 @@ class Provenance(Strict):
     def now(cls, command: str) -> Self:
         """This version of wanedge, at SOURCE_DATE_EPOCH if that is set (reproducible-builds.org) and now if not."""
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
-        date = datetime.now(UTC).replace(microsecond=0) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
-        return cls(wanedge=version("wanedge"), date=date, command=command)
+        try:
+            date = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+        except (ValueError, OverflowError, OSError) as error:
+            hint = "set it to seconds since 1970, or leave it out: unset SOURCE_DATE_EPOCH"
+            raise InputError(f"SOURCE_DATE_EPOCH is {epoch!r}, which is no time", hint=hint) from error
+        return cls(wanedge=version("wanedge"), date=date.replace(microsecond=0), command=command)
 
 
 class FileEntry(Strict):
@@ -183,8 +188,8 @@ class Contents(Strict):
     @model_validator(mode="after")
     def _variants_have_their_specs(self) -> Self:
         names = [variant.name for variant in self.variants]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"variant names must be unique; repeated: {sorted(twice)}")
+        if twice := repeated(names):
+            raise ValueError(f"variant names must be unique; repeated: {twice}")
         for variant in self.variants:
             for component, files in variant.graphs.items():
                 specs = self.components.get(component)
@@ -260,24 +265,12 @@ def seal(raw: bytes) -> bytes:
 
 def _load_json(raw: bytes, where: Path) -> dict[str, Any]:
     try:
-        content = json.loads(raw.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(raw)
+    except ValueError as error:
         raise DamagedBundle(f"{where}: manifest.json is not valid JSON: {error}", hint=_COPY_AGAIN) from error
     if not isinstance(content, dict):
         raise DamagedBundle(f"{where}: manifest.json is not an object", hint=_COPY_AGAIN)
     return content
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two readers could take two different values of a repeated key, so neither may be believed.
-    keys = [key for key, _ in pairs]
-    if twice := {key for key in keys if keys.count(key) > 1}:
-        raise ValueError(f"key {sorted(twice)[0]!r} is there twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _require_known_version(version: object, where: Path) -> None:

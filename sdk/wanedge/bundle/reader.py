@@ -7,7 +7,7 @@ from typing import Self
 
 from wanedge.bundle.archive import extracted
 from wanedge.bundle.errors import BundleError, DamagedBundle
-from wanedge.bundle.manifest import Manifest, Variant
+from wanedge.bundle.manifest import GraphFiles, Manifest, Variant
 from wanedge.bundle.source import Folder, changed, read_hashed, read_manifest, require_sizes
 from wanedge.bundle.verify import Report, verify
 from wanedge.config import ModelConfig
@@ -108,16 +108,14 @@ class Bundle:
 
     def graph(self, component: str, variant: Variant | str) -> tuple[Path, GraphSpec]:
         """A component's graph and spec in a variant; its external weights are checked too. Raises BundleError."""
-        chosen = self.variant(variant) if isinstance(variant, str) else variant
-        files = chosen.graphs.get(component)
-        if files is None:
-            raise BundleError(
-                f"{self.origin}: variant {chosen.name!r} has no component {component!r}",
-                hint=f"it has: {', '.join(chosen.graphs)}",
-            )
+        files = self._graph_files(component, variant)
         for data in files.data:
             self.path(data)
         return self.path(files.graph), self.manifest.components[component][files.spec]
+
+    def spec(self, component: str, variant: Variant | str) -> GraphSpec:
+        """A component's spec in a variant; its files are not looked at. Raises BundleError."""
+        return self.manifest.components[component][self._graph_files(component, variant).spec]
 
     def tokenizer(self) -> Path:
         """The tokenizer's file. Raises BundleError for a pipeline, which has none."""
@@ -128,6 +126,16 @@ class Bundle:
     def verify(self, on_progress: OnProgress = no_progress) -> Report:
         """Check every byte of the files that this bundle loads; `verify(path)` checks an archive itself."""
         return verify(self.root, on_progress=on_progress)
+
+    def _graph_files(self, component: str, variant: Variant | str) -> GraphFiles:
+        chosen = self.variant(variant) if isinstance(variant, str) else variant
+        files = chosen.graphs.get(component)
+        if files is None:
+            raise BundleError(
+                f"{self.origin}: variant {chosen.name!r} has no component {component!r}",
+                hint=f"it has: {', '.join(chosen.graphs)}",
+            )
+        return files
 
     def _damaged(self, relative: str) -> BundleError:
         error = changed(self.origin, relative)

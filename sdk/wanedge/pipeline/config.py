@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, PositiveInt, StringConstraints, model_validator
 
 from wanedge_runtimes.spec import DType, GraphSpec, TensorSpec
-from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.strict import Strict, repeated
 
 PortType = Literal["audio", "frames", "probabilities", "tensor"]
 ValueName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -97,8 +97,8 @@ class Pipeline(Strict):
 def _order_faults(pipeline: Pipeline) -> Iterator[str]:
     known = dict.fromkeys(pipeline.inputs, "the pipeline's inputs")
     names = pipeline.components
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        yield f"component {twice!r} has two steps; give the second one a name of its own"
+    if twice := repeated(names):
+        yield f"component {twice[0]!r} has two steps; give the second one a name of its own"
     for step in pipeline.steps:
         for graph_input, value in step.takes.items():
             if value not in known:

@@ -26,7 +26,7 @@ from wanedge.units import AgentUnit, UnitTiming, UserUnit
 from wanedge_runtimes.dtypes import is_finite
 from wanedge_runtimes.errors import InputError, StateError
 from wanedge_runtimes.runtime import Array, State
-from wanedge_runtimes.strict import Strict
+from wanedge_runtimes.strict import Strict, parse_json
 from wanedge_runtimes.workspace import StreamWorkspace, open_workspace
 
 STATE_VERSION = 1
@@ -259,9 +259,9 @@ class Streamer:
     def _read_about(self, metadata: Mapping[str, str]) -> "_About":
         hint = "use a file written by Session.save, with the bundle and the wanedge version that saved it"
         try:
-            content = json.loads(metadata["streamer"])
+            content = parse_json(metadata["streamer"])
             version, model = content["version"], content["model"]
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"the saved state was not written by a streamer ({error})", hint=hint) from error
         if version != STATE_VERSION or model != self.config.name:
             raise StateError(
