@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from tests.pipelines import GATE, HIDDEN, HOP, write_delay, write_gate, write_pipeline
 from wanedge import Bundle, Session, UnsupportedBundle, WanEdgeError
-from wanedge.bundle import BundleError
+from wanedge.bundle import BundleError, BundleWriter
 from wanedge.bundle.manifest import parse_manifest
 from wanedge.cli.app import build_app
 from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer
-from wanedge.units import AgentUnit
+from wanedge.units import AgentUnit, UserUnit
 from wanedge_calibration.rollout.calibrate import calibrate_on_inputs
+from wanedge_calibration.validation.pipelines import compare_units
 from wanedge_export.importing.description import Description, StepDescription
 from wanedge_export.importing.pipeline import import_pipeline
 from wanedge_export.importing.transforms import write_transform
@@ -449,3 +452,83 @@ def test_calibration_takes_dictionaries_of_inputs(tmp_path: Path) -> None:
     assert outcome.calibration.recording.coverage.units == 25
     assert outcome.missing == []
     assert Bundle.open(bundle.root).manifest.files.keys() >= {"calibration/rollout.safetensors"}
+
+
+def validated(bundle: Bundle, folder: Path) -> tuple[int, dict[str, Any]]:
+    clips = [str(p) for p in (bundle.root.parent / "clips").iterdir()]
+    options = [x for clip in clips for x in ("--clips", clip)]
+    result = invoke(
+        "validate", str(bundle.root), "--reference", str(bundle.root), "--variant", "int8", *options, "-o", str(folder)
+    )
+    assert (folder / "report.json").is_file(), result.output
+    return result.exit_code, json.loads((folder / "report.json").read_text())
+
+
+def test_an_honest_quantization_passes_with_thresholds_of_its_own(quantized: Bundle, tmp_path: Path) -> None:
+    code, report = validated(quantized, tmp_path / "report")
+    assert (code, report["verdict"]) == (0, "passed"), report["reason"]
+    asked = {name for name, m in report["measures"].items() if m["bar"] is not None}
+    assert asked >= {"teacher.clean_snr_db", "free.clean_snr_db", "call.gate_snr_db", "drift.grows"}
+    assert (tmp_path / "report/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "a weight of the recurrence",
+        pytest.param("a channel of the product", marks=pytest.mark.slow),
+        pytest.param("the sign of a state", marks=pytest.mark.slow),
+    ],
+)
+def test_a_broken_variant_fails(quantized: Bundle, fault: str, tmp_path: Path) -> None:
+    bundle = Bundle.open(shutil.copytree(quantized.root.parent, tmp_path / "copy") / "gate.wanedge")
+    with BundleWriter.extend(bundle) as writer:
+        for name in ("gate.onnx", "gate.weights"):
+            if (bundle.root / "graphs/int8" / name).is_file():
+                writer.add_file(f"graphs/int8/{name}", bundle.root / "graphs/int8" / name)
+        model = onnx.load(str(bundle.root / "graphs/int8/gate.onnx"))
+        break_model(model, fault)
+        folder = writer.directory("graphs/int8")
+        onnx.save(
+            model, str(folder / "gate.onnx"), save_as_external_data=True, location="gate.weights", size_threshold=1
+        )
+        writer.finish(bundle.manifest.contents)
+    code, report = validated(Bundle.open(bundle.root), tmp_path / "report")
+    assert (code, report["verdict"]) == (1, "failed"), report["reason"]
+    assert report["suspects"][0] == "gate"
+
+
+def break_model(model: onnx.ModelProto, fault: str) -> None:
+    constants = {i.name: i for i in model.graph.initializer}
+    nodes = {n.name: n for n in model.graph.node}
+    if fault == "a weight of the recurrence":
+        weight = numpy_helper.to_array(constants["R"]).copy()
+        weight[0, 3] *= 1.5
+        constants["R"].CopyFrom(numpy_helper.from_array(weight, "R"))
+    elif fault == "a channel of the product":
+        name = next(n for n in constants if n.startswith("out.weight") and n.endswith(".quantized"))
+        stored, zero = numpy_helper.to_array(constants[name]).copy(), "out.weight.uint8.zero_point"
+        stored[:, 5] = numpy_helper.to_array(constants[zero]).ravel()[5]
+        constants[name].CopyFrom(numpy_helper.from_array(stored, name))
+    else:
+        flat = nodes["flat"]
+        model.graph.node.insert(
+            list(model.graph.node).index(flat),
+            onnx.helper.make_node("Neg", [flat.input[0]], ["negated"], name="negate"),
+        )
+        next(n for n in model.graph.node if n.name == "flat").input[0] = "negated"
+
+
+def test_streaming_alone_sees_a_broken_component(quantized: Bundle, tmp_path: Path) -> None:
+    """The same graphs with another recurrence, without a look at the files."""
+    write_gate(tmp_path, seed=1)
+    other = import_pipeline(write_pipeline(tmp_path, GATE), tmp_path / "other.wanedge")
+    reference, candidate = (PipelineModel.load(b, variant="fp32", options=ONE_THREAD) for b in (quantized, other))
+    units = [
+        UserUnit(i, np.zeros(0, np.float32), np.zeros(0, np.uint8), inputs={"noisy": x})
+        for i, x in enumerate(sound(1).reshape(-1, 1, HOP))
+    ]
+    same, broken = compare_units(reference, reference, iter(units)), compare_units(reference, candidate, iter(units))
+    assert (same.free["clean"].db, same.component_db("gate")) == (150.0, 150.0)
+    assert broken.component_db("gate") < 20
+    assert broken.free["clean"].db < 30

@@ -64,7 +64,11 @@ UNITS = {
 
 _BEHAVIOUR = re.compile(r"behaviour\.[a-z][a-z0-9_]*_points")
 _TWIN = re.compile(r"call\.[a-z][a-z0-9_]*_over_twin")
-_COMPONENT = re.compile(r"(teacher|free)\.[a-z][a-z0-9_]*_snr(_worst)?_db")
+_COMPONENT = re.compile(r"(teacher|free|call)\.[a-z][a-z0-9_]*_snr(_worst)?_db")
+
+
+_OUTPUT_EQUAL = re.compile(r"(teacher|free)\.output_[a-z0-9_]+_equal")
+_OUTPUT_DRIFT = re.compile(r"drift\.output_[a-z0-9_]+")
 
 
 def unit_of(name: str) -> str | None:
@@ -73,6 +77,10 @@ def unit_of(name: str) -> str | None:
         return "points"
     if _TWIN.fullmatch(name):
         return "of the tolerance"
+    if _OUTPUT_EQUAL.fullmatch(name):
+        return "ratio"
+    if _OUTPUT_DRIFT.fullmatch(name):
+        return "dB per 1000 units"
     return UNITS.get(name) or ("dB" if _COMPONENT.fullmatch(name) else None)
 
 

@@ -18,7 +18,7 @@ from wanedge_calibration.search.trials import trial_bench
 from wanedge_calibration.validation.clip_runs import run_clip
 
 # Entropy is left out: on a trained model it cuts off more than honest quantizations may (docs/quantization.md).
-_CALIBRATORS = (("mse", 99.999), ("max", 100.0), ("percentile", 99.99))
+CALIBRATORS = (("mse", 99.999), ("max", 100.0), ("percentile", 99.99))
 LEAST_MARGIN_DB = 3.0
 SPREADS = 2.0  # margin in spreads between the honest ones: three are too few to know their extremes
 EXACT_DB = 100.0  # what no quantization touches is asked for no more than this
@@ -49,7 +49,7 @@ def measure_honest(
     Raises QuantizationError: a recipe of another model; NotFinite.
     """
     levels: dict[str, list[list[float]]] = {}
-    for calibrator, kept in _CALIBRATORS:
+    for calibrator, kept in CALIBRATORS:
         other = recipe.model_copy(update={"calibrator": calibrator, "kept": kept})
         rows = _levels(source, other, clips, world, seed)
         for component in rows[0]:

@@ -98,7 +98,9 @@ def _behaviour_row(pair: dict[str, Any]) -> tuple[object, ...]:
 def _worst_clips(report: Report, jobs: Sequence[ClipJob], rate: int) -> Iterator[dict[str, Any]]:
     """The clips with the worst picture in the free run: facts, sounds and frames as data URLs."""
     media_of = {job.clip.sha256: job.media for job in jobs}
-    for clip in sorted(report["clips"], key=lambda clip: _mean_psnr(clip, "free"))[:WORST_CLIPS]:
+    for clip in sorted(filter(lambda clip: clip["modes"], report["clips"]), key=lambda clip: _mean_psnr(clip, "free"))[
+        :WORST_CLIPS
+    ]:
         free = clip["modes"]["free"]
         with np.load(media_of[clip["sha256"]]) as media:
             pictures = _pictures(media["frames.free.reference"], media["frames.free.candidate"])

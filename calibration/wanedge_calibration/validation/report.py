@@ -110,7 +110,9 @@ def write_report(report: Report, folder: Path, compared: Compared | None = None)
     if compared is None:
         write_page(report, [], 1, folder / "report.html")
         return
-    write_page(report, compared.jobs, compared.plan.reference.model.audio.sample_rate, folder / "report.html")
+    bundle = compared.plan.reference
+    rate = bundle.model.audio.sample_rate if bundle.pipeline is None else 1  # no clip of a pipeline is played
+    write_page(report, compared.jobs, rate, folder / "report.html")
     facts = {"candidate": compared.candidate.variant, "reference": compared.reference.variant}
     made = Provenance.model_validate(report["made"])
     results = Results(machine=report["machine"] | facts, made=made, measures=compared.measures)

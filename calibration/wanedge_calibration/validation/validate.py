@@ -145,6 +145,8 @@ def compare(plan: Plan, on_progress: OnStage = lambda _stage, _done, _all: None)
     """
     require_comparable(plan.candidate, plan.variant, plan.reference, plan.of)
     reference, candidate = plan.sides
+    if plan.reference.pipeline is not None:
+        return _compare_pipelines(plan, on_progress)
     jobs = [ClipJob(*plan.sides, clip, plan.folder, plan.limit, plan.world, plan.seed) for clip in plan.clips]
     found = Compared(
         plan=plan,
@@ -157,34 +159,45 @@ def compare(plan: Plan, on_progress: OnStage = lambda _stage, _done, _all: None)
     )
     found.not_covered = fill_levels(plan.reference.model)
     _check_provenance(found)
-    with _findings(found, "comparing the files"):
+    with collect_findings(found, "comparing the files"):
         on_progress("files", 0, 1)
         found.files = inspect_files(plan.candidate, plan.variant, plan.reference, plan.of)
         on_progress("files", 1, 1)
-    with _findings(found, "the thresholds of the components"):
+    with collect_findings(found, "the thresholds of the components"):
         _add_component_thresholds(found, on_progress)
-    with _findings(found, "the tensors in front of each Q"):
+    with collect_findings(found, "the tensors in front of each Q"):
         _probe(found, on_progress)
-    with _findings(found, "streaming"):
+    with collect_findings(found, "streaming"):
         found.results = run_jobs(jobs, plan.processes, plan.ray, lambda done, total: on_progress("clips", done, total))
     if not found.results:
         found.results = [result for job in jobs if (result := cached_result(job)) is not None]
     _summarize(found)
     if plan.causes and found.results:
-        with _findings(found, "ranking the causes"):
+        with collect_findings(found, "ranking the causes"):
             _rank_causes(found, on_progress)
+    return found
+
+
+def _compare_pipelines(plan: Plan, on_progress: OnStage) -> Compared:
+    from wanedge_calibration.validation.pipelines import compare_pipelines  # it builds on this module
+
+    reference, candidate = plan.sides
+    gate = starting_gate(plan)
+    found = Compared(plan, reference, candidate, plan.variant.precision, gate, memory=1, jobs=[])
+    _check_provenance(found)
+    compare_pipelines(plan, found, on_progress)
     return found
 
 
 def require_comparable(candidate: Bundle, variant: Variant, reference: Bundle, of: Variant) -> None:
     """Raises ValidationError unless both are the same architecture: configuration, graphs' inputs, outputs, states."""
     hint = "compare bundles of one model: wanedge inspect shows what each is"
-    theirs = candidate.model.model_dump()
-    for name, value in reference.model.model_dump().items():
-        if theirs[name] != value:
+    theirs = candidate.manifest.model.model_dump()
+    for name, value in reference.manifest.model.model_dump().items():
+        if theirs.get(name) != value:
             raise ValidationError(
                 f"{candidate.origin} is another architecture than {reference.origin}: "
-                f"its {name} is {theirs[name]}, the reference's {value}",
+                f"its {name} is {theirs.get(name)}, the reference's {value}",
                 hint=hint,
             )
     if missing := sorted(of.graphs.keys() ^ variant.graphs.keys()):
@@ -202,6 +215,10 @@ def starting_gate(plan: Plan) -> Gate:
     kept = gate_path(plan.variant.name)
     if kept in plan.reference.manifest.files:
         return Gate.read(plan.reference.path(kept))
+    if plan.reference.pipeline is not None:
+        from wanedge_calibration.validation import pipelines  # it builds on this module
+
+        return pipelines.DEFAULTS.get(plan.variant.precision, pipelines.DEFAULTS["int8"])
     return DEFAULTS.get(plan.variant.precision, DEFAULTS["int8"])
 
 
@@ -211,7 +228,7 @@ def memory_units(config: ModelConfig) -> int:
 
 
 @contextmanager
-def _findings(found: Compared, doing: str) -> Iterator[None]:
+def collect_findings(found: Compared, doing: str) -> Iterator[None]:
     """What a stage raises becomes a finding: a fault where the candidate did it, else a gap."""
     try:
         yield
