@@ -524,10 +524,8 @@ def test_streaming_alone_sees_a_broken_component(quantized: Bundle, tmp_path: Pa
     write_gate(tmp_path, seed=1)
     other = import_pipeline(write_pipeline(tmp_path, GATE), tmp_path / "other.wanedge")
     reference, candidate = (PipelineModel.load(b, variant="fp32", options=ONE_THREAD) for b in (quantized, other))
-    units = [
-        UserUnit(i, np.zeros(0, np.float32), np.zeros(0, np.uint8), inputs={"noisy": x})
-        for i, x in enumerate(sound(1).reshape(-1, 1, HOP))
-    ]
+    blocks = enumerate(sound(1).reshape(-1, 1, HOP))
+    units = [UserUnit(i, np.zeros(0, np.float32), np.zeros(0, np.uint8), inputs={"noisy": x}) for i, x in blocks]
     same, broken = compare_units(reference, reference, iter(units)), compare_units(reference, candidate, iter(units))
     assert (same.free["clean"].db, same.component_db("gate")) == (150.0, 150.0)
     assert broken.component_db("gate") < 20

@@ -142,6 +142,7 @@ def validate(
 
 def _validate(plan: "Plan", output: Path, command: str, record: bool) -> "tuple[Compared, Report]":
     """Run the plan. A report stands in `output` and, with `record`, a verdict in the bundle from the beginning on."""
+    from wanedge_calibration.validation.pipelines import compare_pipelines
     from wanedge_calibration.validation.report import STARTED, document, started, write_report
     from wanedge_calibration.validation.validate import compare as compare_bundles
     from wanedge_calibration.validation.validate import require_comparable, starting_gate
@@ -157,7 +158,8 @@ def _validate(plan: "Plan", output: Path, command: str, record: bool) -> "tuple[
         plan = replace(plan, candidate=record_verdict(plan.candidate, begun))
     with progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as display:
         task = display.add_task("files")
-        compared = compare_bundles(
+        piped = plan.reference.pipeline is not None
+        compared = (compare_pipelines if piped else compare_bundles)(
             plan,
             lambda stage, done, total: display.update(task, description=stage, completed=done, total=total),
         )

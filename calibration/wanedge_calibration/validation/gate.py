@@ -179,3 +179,10 @@ DEFAULTS: dict[str, Gate] = {
 DEFAULTS["mixed"] = DEFAULTS["int8"]
 DEFAULTS["fp16"] = DEFAULTS["fp32"]
 """By precision. The thresholds of the components are measured for each recipe, see honest.py."""
+
+PIPELINE_DEFAULTS: dict[str, Gate] = {
+    "int8": Gate(limits={**_ALWAYS, **_PROBES, "stored.worst_channel_db": ">= 30"}),
+    "fp8": Gate(limits={**_ALWAYS, **_PROBES, "stored.worst_channel_db": ">= 24"}),
+    "fp16": Gate(limits=_ALWAYS),
+}
+"""For pipelines, by precision. The thresholds of outputs and components are measured, see pipelines.py."""

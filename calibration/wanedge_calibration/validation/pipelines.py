@@ -27,13 +27,20 @@ from wanedge_calibration.quantize import Source, default_recipe, quantized_graph
 from wanedge_calibration.recipe import Recipe
 from wanedge_calibration.statistics import Interval, bootstrap
 from wanedge_calibration.validation.drift import excess_error, fit_drift
-from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.honest import CALIBRATORS, EXACT_DB, LEAST_MARGIN_DB, SPREADS
 from wanedge_calibration.validation.metrics import MOST_DB, judged, snr_db
 from wanedge_calibration.validation.probes import probe_measures, probe_quantizers
 from wanedge_calibration.validation.sensitivity import TeacherForcedRun
 from wanedge_calibration.validation.static import find_scales_source, form_of, inspect_files
-from wanedge_calibration.validation.validate import Compared, OnStage, Plan, collect_findings
+from wanedge_calibration.validation.validate import (
+    Compared,
+    OnStage,
+    Plan,
+    check_provenance,
+    collect_findings,
+    require_comparable,
+    starting_gate,
+)
 from wanedge_calibration.validation.verdict import Finding
 from wanedge_runtimes.errors import WanEdgeError
 from wanedge_runtimes.registry import open_runtime
@@ -45,16 +52,6 @@ HONEST_UNITS = 400  # of each clip, on which honest quantizations are measured
 HONEST_CLIPS = 3
 _QUIET = 1e-3  # of the mean power: a unit with less signal says nothing about its own ratio
 _ONE_THREAD = RuntimeOptions(threads=1)
-
-_ALWAYS = {"stored.placement_faults": "== 0", "stored.constants_changed": "== 0", "stored.scales_unchecked": "== 0"}
-_PROBES = {"probe.not_finite": "== 0", "probe.saturated_worst": "<= 0.02"}
-_DRIFT = {"drift.grows": "== 0"}
-DEFAULTS = {
-    "int8": Gate(limits={**_ALWAYS, **_DRIFT, **_PROBES, "stored.worst_channel_db": ">= 30"}),
-    "fp8": Gate(limits={**_ALWAYS, **_DRIFT, **_PROBES, "stored.worst_channel_db": ">= 24"}),
-    "fp16": Gate(limits={**_ALWAYS, **_DRIFT}),
-}
-"""By precision; the thresholds of outputs and components are measured for each recipe."""
 
 
 @dataclass
@@ -107,11 +104,14 @@ class ClipComparison:
         return min(floats, default=MOST_DB)
 
 
-def compare_pipelines(plan: Plan, found: Compared, on_progress: OnStage) -> None:
-    """Fill `found`: files, thresholds, probes, streams and measures. Faults of the candidate become findings."""
+def compare_pipelines(plan: Plan, on_progress: OnStage = lambda _stage, _done, _all: None) -> Compared:
+    """As `compare`, for pipelines: files, thresholds, streams, probes and measures; faults become findings."""
     pipeline = plan.reference.pipeline
     assert pipeline is not None
-    found.memory = block_units(pipeline)
+    require_comparable(plan.candidate, plan.variant, plan.reference, plan.of)
+    memory, precision = block_units(pipeline), plan.variant.precision
+    found = Compared(plan, *plan.sides, precision, starting_gate(plan), memory, jobs=[])
+    check_provenance(found)
     with collect_findings(found, "comparing the files"):
         on_progress("files", 0, 1)
         found.files = inspect_files(plan.candidate, plan.variant, plan.reference, plan.of)
@@ -140,6 +140,7 @@ def compare_pipelines(plan: Plan, found: Compared, on_progress: OnStage) -> None
     found.not_covered = [] if comparisons else ["stream"]
     if plan.causes and comparisons:
         found.causes = _causes(comparisons)
+    return found
 
 
 def block_units(pipeline: Pipeline) -> int:

@@ -24,7 +24,7 @@ from wanedge_calibration.rollout.moment import fill_level, fill_levels
 from wanedge_calibration.validation.behaviour import Outcomes, Paired, behaviour_measures, pair_outcomes
 from wanedge_calibration.validation.clip_runs import ClipJob, Side, cached_result, load_side
 from wanedge_calibration.validation.drift import Drift
-from wanedge_calibration.validation.gate import DEFAULTS, Gate
+from wanedge_calibration.validation.gate import DEFAULTS, PIPELINE_DEFAULTS, Gate
 from wanedge_calibration.validation.honest import measure_honest
 from wanedge_calibration.validation.metrics import judged, summarize
 from wanedge_calibration.validation.parallel import run_jobs
@@ -145,8 +145,6 @@ def compare(plan: Plan, on_progress: OnStage = lambda _stage, _done, _all: None)
     """
     require_comparable(plan.candidate, plan.variant, plan.reference, plan.of)
     reference, candidate = plan.sides
-    if plan.reference.pipeline is not None:
-        return _compare_pipelines(plan, on_progress)
     jobs = [ClipJob(*plan.sides, clip, plan.folder, plan.limit, plan.world, plan.seed) for clip in plan.clips]
     found = Compared(
         plan=plan,
@@ -158,7 +156,7 @@ def compare(plan: Plan, on_progress: OnStage = lambda _stage, _done, _all: None)
         jobs=jobs,
     )
     found.not_covered = fill_levels(plan.reference.model)
-    _check_provenance(found)
+    check_provenance(found)
     with collect_findings(found, "comparing the files"):
         on_progress("files", 0, 1)
         found.files = inspect_files(plan.candidate, plan.variant, plan.reference, plan.of)
@@ -175,17 +173,6 @@ def compare(plan: Plan, on_progress: OnStage = lambda _stage, _done, _all: None)
     if plan.causes and found.results:
         with collect_findings(found, "ranking the causes"):
             _rank_causes(found, on_progress)
-    return found
-
-
-def _compare_pipelines(plan: Plan, on_progress: OnStage) -> Compared:
-    from wanedge_calibration.validation.pipelines import compare_pipelines  # it builds on this module
-
-    reference, candidate = plan.sides
-    gate = starting_gate(plan)
-    found = Compared(plan, reference, candidate, plan.variant.precision, gate, memory=1, jobs=[])
-    _check_provenance(found)
-    compare_pipelines(plan, found, on_progress)
     return found
 
 
@@ -215,11 +202,8 @@ def starting_gate(plan: Plan) -> Gate:
     kept = gate_path(plan.variant.name)
     if kept in plan.reference.manifest.files:
         return Gate.read(plan.reference.path(kept))
-    if plan.reference.pipeline is not None:
-        from wanedge_calibration.validation import pipelines  # it builds on this module
-
-        return pipelines.DEFAULTS.get(plan.variant.precision, pipelines.DEFAULTS["int8"])
-    return DEFAULTS.get(plan.variant.precision, DEFAULTS["int8"])
+    defaults = DEFAULTS if plan.reference.pipeline is None else PIPELINE_DEFAULTS
+    return defaults.get(plan.variant.precision, defaults["int8"])
 
 
 def memory_units(config: ModelConfig) -> int:
@@ -250,7 +234,7 @@ def _says_nothing_about_the_candidate(error: WanEdgeError) -> bool:
     return isinstance(error, BundleError | InputError | MissingExtra)
 
 
-def _check_provenance(found: Compared) -> None:
+def check_provenance(found: Compared) -> None:
     """Compare the reference with the gate's, and with the one of the verdict before."""
     digest, pinned = found.reference.digest, found.gate.reference
     if pinned is not None and pinned != digest:
