@@ -3,16 +3,14 @@
 one copy in -> sequences of calls, each a CUDA graph -> one copy out, and one wait
 """
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from threading import Lock
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from wanedge_runtimes.arguments import OTHER_GRAPH, check_bound_names, check_dims, check_shape, concrete_shape, dims_of
+from wanedge_runtimes.cached_calls import CachedCalls
 from wanedge_runtimes.dtypes import spec_dtype
 from wanedge_runtimes.errors import GraphError, StateError
 from wanedge_runtimes.gpu.calls import DeviceCall, Foreign, Launcher, Replays
@@ -24,8 +22,6 @@ from wanedge_runtimes.gpu.zero_copy import device_array, require_fits
 from wanedge_runtimes.runtime import Array, Call, Executable, State
 from wanedge_runtimes.spec import DType, GraphSpec, TensorSpec
 from wanedge_runtimes.workspace import UNIT
-
-CACHED_SIZES = 8  # block sizes whose calls `run` keeps for a state
 
 
 class Device:
@@ -54,10 +50,7 @@ class DeviceExecutable:
         self.spec = spec
         self.device = device
         self._loaded = loaded
-        # Calls for `run`, by state; the caller's own are the caller's.
-        self._calls: weakref.WeakKeyDictionary[DeviceState, OrderedDict[tuple[int, ...], DeviceCall]]
-        self._calls = weakref.WeakKeyDictionary()
-        self._lock = Lock()
+        self._calls: CachedCalls[DeviceState] = CachedCalls()
 
     def launcher(self, plan: CallPlan, stream: DeviceStream) -> Launcher:
         """Launcher that puts the graph on `stream` at the plan's sizes."""
@@ -126,24 +119,9 @@ class DeviceExecutable:
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
         """See `runtime.Executable.run`."""
         dims = dims_of(self.spec, inputs)
-        call = self._call(state, dims)
-        for name, array in call.inputs.items():
-            array[...] = inputs[name]
-        call.run()
-        return {name: array.copy() for name, array in call.outputs.items()}
-
-    def _call(self, state: State, dims: dict[str, int]) -> DeviceCall:
         if not isinstance(state, DeviceState) or state.spec != self.spec:
             raise StateError(f"this state belongs to another graph than {self.spec.component}", hint=OTHER_GRAPH)
-        with self._lock:
-            calls = self._calls.setdefault(state, OrderedDict())
-        key = tuple(dims.values())
-        if key not in calls:
-            calls[key] = self.prepare(state, dims)
-        calls.move_to_end(key)
-        while len(calls) > CACHED_SIZES:
-            calls.popitem(last=False)
-        return calls[key]
+        return self._calls.run(inputs, state, dims, self.prepare)
 
 
 class DeviceSequence:

@@ -1,11 +1,8 @@
 """The ONNX Runtime runtime: load a graph once, give every session its own state."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from wanedge_runtimes.arguments import (
     OTHER_GRAPH,
@@ -16,15 +13,12 @@ from wanedge_runtimes.arguments import (
     concrete_shape,
     dims_of,
 )
+from wanedge_runtimes.cached_calls import CachedCalls
 from wanedge_runtimes.errors import RuntimeUnavailable, StateError
 from wanedge_runtimes.ort.host import HostMemory, OrtCall, OrtState, StateBuffers, host_memory
 from wanedge_runtimes.ort.session import check_graph, import_onnxruntime, open_session, require_provider
 from wanedge_runtimes.runtime import Array, Executable, RuntimeOptions, State
 from wanedge_runtimes.spec import GraphSpec, TensorSpec
-
-# Block sizes whose calls `OrtExecutable.run` keeps for a state; more than a unit has. World texts and offline passes
-# come in any length, and a call of 2,000 tokens holds megabytes of masks.
-CACHED_SIZES = 8
 
 
 class OrtRuntime:
@@ -77,8 +71,7 @@ class OrtExecutable:
     def __init__(self, session: Any, spec: GraphSpec) -> None:
         self.spec = spec
         self._session = session
-        self._calls: WeakKeyDictionary[OrtState, OrderedDict[tuple[int, ...], OrtCall]] = WeakKeyDictionary()
-        self._calls_lock = Lock()
+        self._calls: CachedCalls[OrtState] = CachedCalls()
 
     def new_state(self) -> OrtState:
         return OrtState(self.spec)
@@ -103,24 +96,10 @@ class OrtExecutable:
 
     def run(self, inputs: Mapping[str, Array], state: State) -> dict[str, Array]:
         """See `runtime.Executable.run`."""
-        call = self._call(state, dims_of(self.spec, inputs))
-        for name, array in call.inputs.items():
-            array[...] = inputs[name]
-        call.run()
-        return {name: array.copy() for name, array in call.outputs.items()}
-
-    def _call(self, state: State, dims: dict[str, int]) -> OrtCall:
+        dims = dims_of(self.spec, inputs)
         self._buffers_of(state)
         assert isinstance(state, OrtState)
-        with self._calls_lock:
-            calls = self._calls.setdefault(state, OrderedDict())
-        key = tuple(dims.values())
-        if key not in calls:
-            calls[key] = self.prepare(state, dims)
-        calls.move_to_end(key)
-        while len(calls) > CACHED_SIZES:
-            calls.popitem(last=False)
-        return calls[key]
+        return self._calls.run(inputs, state, dims, self.prepare)
 
     def _buffers_of(self, state: State) -> StateBuffers:
         if not isinstance(state, OrtState) or state.spec != self.spec:
