@@ -175,7 +175,7 @@ def _parts(units: list[UserUnit], folder: Path) -> tuple[Clip, Clip]:
 
 
 def _is_built(bundle: Bundle, results: Path) -> bool:
-    """Whether the results are this bundle's, and its engines are still in it."""
+    """Check that the results are this bundle's, and that its engines are still in it."""
     try:
         run = EnginesRun.read(results)
     except InputError:  # none yet, or of another version

@@ -64,7 +64,7 @@ class Quantization:
 
 
 class Line(NamedTuple):
-    """What one side said or wrote, in seconds. due: the right reply, where it is known."""
+    """Words that one side said or wrote, in seconds. due: the right reply, where it is known."""
 
     start_s: float
     end_s: float
@@ -216,7 +216,7 @@ def _states(run: DemoRun) -> dict[str, object]:
 
 
 def _words(run: DemoRun) -> list[Line]:
-    """What was said and written, in the order of time."""
+    """Everything said and written, in the order of time."""
     heard = [
         # Whose words they are is said where that is not the one visitor.
         Line(s.start_s, s.end_s, "visitor", s.words if s.speaker == "visitor" else f"{s.words} ({s.speaker})", s.due)

@@ -39,7 +39,7 @@ class Said(Strict):
 
 
 class Transcript(Strict):
-    """What is said in a clip; samples/media/visitor.json.
+    """The words of a clip; samples/media/visitor.json.
 
     credit: authors and licence of the clip. world: the world text that belongs to it; None for any.
     """

@@ -209,7 +209,7 @@ def test_an_evaluation_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypat
         done.append(item.key)
         return record(key=item.key, purpose=item.purpose)
 
-    monkeypatch.setattr(run, "held", held)
+    monkeypatch.setattr(run, "converse", held)
     setting = run.Setting(Path("a.wanedge"), "auto", None, None, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         run.take_place(planned, setting, 1, lambda _: None)
@@ -222,7 +222,7 @@ def test_an_evaluation_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypat
         done.append(item.key)
         return record(key=item.key)
 
-    monkeypatch.setattr(run, "held", held_again)
+    monkeypatch.setattr(run, "converse", held_again)
     assert list(run.take_place(planned, setting, 1, counted.append)) == [item.key for item in planned]
     assert done == [item.key for item in planned[2:]]
     assert sum(counted) == 4 * 20

@@ -1,1 +1,1 @@
-"""What the kiosk hears, sees and says: `speech`, `pictures`, and whole conversations of both (`duplex`)."""
+"""Data that the model learns from: `speech`, `pictures`, and whole conversations of both (`duplex`)."""

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def clip_script() -> Script:
-    """Who comes when and says what, and what the right guide does then."""
+    """The clip's script: who comes when and says what, and what the right guide does then."""
     world = next(world for world in HELD_OUT_WORLDS if world.name == "Nina")
     blank = Script("voices", SEED, "conversation", UNITS, world, (Visit(ARRIVES),), (), (), "pink", -62.0, 3.0)
     script = replace(blank, replies=right_replies((), blank.truth, world))
@@ -73,7 +73,7 @@ def clip_script() -> Script:
 
 
 def transcript(script: Script) -> dict[str, object]:
-    """What samples/demo reads: world text, words and times."""
+    """The transcript that samples/demo reads: world text, words and times."""
     said = [
         {
             "start_s": round(phrase.start / SAMPLE_RATE, 2),

@@ -67,11 +67,11 @@ def evaluate(
         with _progress() as progress:
             task = progress.add_task("conversations, units", total=sum(item.units for item in planned))
             records = take_place(planned, setting, workers, lambda units: progress.advance(task, units))
-            found = _measured(records, setting, guide, name, quick, progress)
+            measures = _measured(records, setting, guide, name, quick, progress)
         figures = Results(
             machine=machine_facts() | {"runtime": runtime, "variant": name, "weights": guide.manifest.weights},
             made=Provenance.now(_command(), _commit(), guide.digest),
-            measures=found,
+            measures=measures,
         )
         figures.write(out / "evaluation.json")
         outcomes(records.values(), guide, name, _command()).write(out / "outcomes.json")
@@ -90,33 +90,33 @@ def _measured(
     quick: bool,
     progress: Progress,
 ) -> Measures:
-    kept = list(records.values())
-    judged = [record for record in kept if record.purpose in JUDGED]
+    everything = list(records.values())
+    judged = [record for record in everything if record.purpose in JUDGED]
     task = progress.add_task("judge, replies", total=None)
     heard = Store(setting.folder).heard(judged, lambda count: progress.advance(task, count))
     progress.update(task, total=len(heard), completed=len(heard))
     lines = QUICK_LINES if quick else None
     task = progress.add_task("codec, clips", total=clip_count(lines))
     coded = codecs(guide, variant, setting.runtime, lines, lambda: progress.advance(task))
-    talked, many = ([r for r in kept if r.purpose == purpose] for purpose in ("voices", "many steps"))
-    long = next((record for record in kept if record.purpose == "ten minutes"), None)
-    return behaviour(kept, heard) | coded | two_steps(talked, many, heard) | drift(long)
+    talked, many = ([r for r in everything if r.purpose == purpose] for purpose in ("voices", "many steps"))
+    long = next((record for record in everything if record.purpose == "ten minutes"), None)
+    return behaviour(everything, heard) | coded | two_steps(talked, many, heard) | drift(long)
 
 
 def _setting(
     guide: Bundle, path: Path, out: Path, runtime: str, variant: str | None, teacher: Path | None, seed: int
 ) -> tuple[Setting, str]:
-    """How to run, and the variant's name. Everything that changes an answer is in the folder's name."""
+    """The setting, and the variant's name. Everything that changes an answer is in the folder's name."""
     chosen = guide.variant(variant) if variant else guide.variant(runtime="onnxruntime", profile="portable")
     against = f"-{Bundle.open(require_bundle(teacher)).digest[:8]}" if teacher else ""
     folder = out / "results" / f"{guide.digest[:16]}-{chosen.name}-{runtime}-{seed}{against}"
     return Setting(path, runtime, chosen.name, teacher, folder, seed), chosen.name
 
 
-def _intents(given: str) -> tuple[str, ...] | None:
-    if given == "all":
+def _intents(option: str) -> tuple[str, ...] | None:
+    if option == "all":
         return None
-    names = FIRST_INTENTS if given == "first" else tuple(name.strip() for name in given.split(","))
+    names = FIRST_INTENTS if option == "first" else tuple(name.strip() for name in option.split(","))
     unknown = [name for name in names if name not in INTENTS]
     if unknown:
         raise Misuse(f"--intents: there are no intents {unknown}", hint=f"choose from: {', '.join(INTENTS)}")

@@ -53,14 +53,14 @@ class Item:
     @property
     def key(self) -> str:
         """A name that no other item has; the same item has the same in every run."""
-        wanted = "" if self.intents is None else "/" + hashlib.sha256("|".join(self.intents).encode()).hexdigest()[:8]
+        chosen = "" if self.intents is None else "/" + hashlib.sha256("|".join(self.intents).encode()).hexdigest()[:8]
         sound = f"/{self.sound}" if self.sound else ""
-        return f"{self.purpose}/{self.split}/{self.kind}/{self.seed}/{self.units}{sound}{wanted}"
+        return f"{self.purpose}/{self.split}/{self.kind}/{self.seed}/{self.units}{sound}{chosen}"
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many conversations there are of each purpose, and how many units long the longest are."""
+    """The number of conversations of each purpose, and the longest ones' length in units."""
 
     voices: int
     phrasings: int
@@ -226,12 +226,12 @@ class Said:
 def spoken_by_unit(texts: Sequence[str]) -> list[str]:
     """Each unit's text without behaviour, which may be spread over several units."""
     whole = "".join(texts)
-    kept = [True] * len(whole)
-    for found in _BEHAVIOUR.finditer(whole):
-        kept[found.start() : found.end()] = [False] * (found.end() - found.start())
+    audible = [True] * len(whole)
+    for match in _BEHAVIOUR.finditer(whole):
+        audible[match.start() : match.end()] = [False] * (match.end() - match.start())
     spoken, at = [], 0
     for text in texts:
-        spoken.append("".join(c for c, keep in zip(text, kept[at : at + len(text)], strict=True) if keep))
+        spoken.append("".join(c for c, keep in zip(text, audible[at : at + len(text)], strict=True) if keep))
         at += len(text)
     return spoken
 
@@ -252,7 +252,7 @@ def speaking(record: Record) -> list[bool]:
 def replies(record: Record) -> list[Said]:
     """Everything the guide said, in order; runs of units that only sound are left out: nobody can say what they are."""
     words = spoken_by_unit(record.texts)
-    found, first = [], None
+    results, first = [], None
     active = [*speaking(record), False]
     for unit, now in enumerate(active):
         if now and first is None:
@@ -260,13 +260,13 @@ def replies(record: Record) -> list[Said]:
         elif not now and first is not None:
             text = "".join(words[first:unit]).strip()
             if has_words(text):
-                found.append(Said(first, unit, text, "".join(record.texts[first:unit]).strip()))
+                results.append(Said(first, unit, text, "".join(record.texts[first:unit]).strip()))
             first = None
-    return found
+    return results
 
 
 def answer(record: Record, index: int) -> str:
-    """What the guide wrote from the end of a phrase to the start of the next."""
+    """The guide's text from the end of a phrase to the start of the next."""
     return "".join(record.texts[slice(*window(record.asked, index, record.units))]).strip()
 
 
@@ -289,7 +289,7 @@ def window(asked: Sequence[Asked], index: int, units: int) -> tuple[int, int]:
 
 
 def cut_into(record: Record, reply: Said) -> bool:
-    """Whether the visitor starts to talk while the reply goes on."""
+    """True where the visitor starts to talk while the reply goes on."""
     return any(reply.first <= phrase.first_unit < reply.end for phrase in record.asked)
 
 
@@ -305,7 +305,7 @@ def level_dbfs(pcm: NDArray[np.float32]) -> float:
 
 
 def sounds(dbfs: float) -> bool:
-    """Whether something is to be heard at this level."""
+    """True at a level at which something is heard."""
     return dbfs >= SILENT_DBFS
 
 

@@ -21,7 +21,7 @@ from wanedge_runtimes.registry import open_runtime
 from wanedge_runtimes.runtime import Array, Executable, RuntimeOptions
 
 PARTS: Final = ("audio_vae_encoder", "audio_decoder", "video_vae_encoder", "video_decoder")
-STOI_BAR, PSNR_BAR = ">= 0.90", ">= 30"
+STOI_THRESHOLD, PSNR_THRESHOLD = ">= 0.90", ">= 30"
 Recode = Callable[[Array], Array]
 
 
@@ -32,7 +32,10 @@ def codecs(bundle: Bundle, variant: str, runtime: str, lines: int | None, advanc
     """
     chosen = bundle.variant(variant)
     if not set(PARTS) <= set(chosen.graphs):
-        return {"audio_vae_stoi": unmeasured("STOI", STOI_BAR), "video_vae_psnr_db": unmeasured("dB", PSNR_BAR)}
+        return {
+            "audio_vae_stoi": unmeasured("STOI", STOI_THRESHOLD),
+            "video_vae_psnr_db": unmeasured("dB", PSNR_THRESHOLD),
+        }
     engine = open_runtime(runtime, RuntimeOptions(threads=1))
     graphs = {name: engine.load(*bundle.graph(name, chosen)) for name in PARTS}
     scores, errors = [], []
@@ -46,18 +49,18 @@ def codecs(bundle: Bundle, variant: str, runtime: str, lines: int | None, advanc
     noise = np.array(errors)
     psnr = resampled(lambda i: float(10 * np.log10(255**2 / max(noise[i].mean(), 1e-9))), noise.size)
     return {
-        "audio_vae_stoi": bootstrap(lambda values: float(np.mean(values)), scores).measure("STOI", STOI_BAR),
-        "video_vae_psnr_db": psnr.measure("dB", PSNR_BAR),
+        "audio_vae_stoi": bootstrap(lambda values: float(np.mean(values)), scores).measure("STOI", STOI_THRESHOLD),
+        "video_vae_psnr_db": psnr.measure("dB", PSNR_THRESHOLD),
     }
 
 
 def clip_count(lines: int | None) -> int:
-    """How often `codecs` advances."""
+    """The number of times that `codecs` advances."""
     return len(guide_voice().held_out[:lines]) + HELD_OUT_CLIPS
 
 
 def recoded_speech(graphs: dict[str, Executable], pcm: Samples, config: AudioConfig) -> Samples:
-    """What the decoder makes of the means of `pcm` [n], in time with it."""
+    """Reconstruct `pcm` [n] from its latents' means, in time with it."""
     units = moved_forward(pcm, config).reshape(-1, config.samples)
     encode = _stream(graphs["audio_vae_encoder"], "pcm", "mean")
     decode = _stream(graphs["audio_decoder"], "latents", "pcm")
@@ -65,25 +68,25 @@ def recoded_speech(graphs: dict[str, Executable], pcm: Samples, config: AudioCon
 
 
 def recoded_frames(graphs: dict[str, Executable], frames: Frames) -> Frames:
-    """What the decoder makes of the means of `frames` [4K, H, W, 3]."""
+    """Reconstruct `frames` [4K, H, W, 3] from their latents' means."""
     encode = _stream(graphs["video_vae_encoder"], "frames", "mean")
     decode = _stream(graphs["video_decoder"], "latents", "frames")
     units = frames.reshape(-1, FRAMES_PER_UNIT, *frames.shape[1:])
     return np.concatenate([decode(encode(unit[None]))[0] for unit in units])
 
 
-def _stream(graph: Executable, taken: str, given: str) -> Recode:
+def _stream(graph: Executable, input_name: str, output_name: str) -> Recode:
     """The graph with a state of its own, as a function of one unit."""
     state = graph.new_state()
 
     def recode(unit: Array) -> Array:
-        return graph.run({taken: unit}, state)[given]
+        return graph.run({input_name: unit}, state)[output_name]
 
     return recode
 
 
 BLOCKS: Final = 20  # of a conversation: 30 s of ten minutes, long enough to be independent of each other
-FEWEST: Final = 6  # blocks with a value, below which no slope is told
+FEWEST: Final = 6  # blocks with a value, below which no slope is given
 NO_TREND: Final = "== 0"
 
 
@@ -121,24 +124,24 @@ def curves(record: Record) -> list[Curve]:
 
 def drift(record: Record | None) -> Measures:
     """Each curve's slope a minute, and how many slopes have an interval without 0."""
-    found: Measures = {}
-    told = curves(record) if record is not None else []
+    results: Measures = {}
+    drawn = curves(record) if record is not None else []
     trends = []
-    for curve in told:
+    for curve in drawn:
         if len(curve.values) < FEWEST:
-            found[f"drift_{curve.name}_per_min"] = unmeasured(f"{curve.unit}/min")
+            results[f"drift_{curve.name}_per_min"] = unmeasured(f"{curve.unit}/min")
             continue
         fitted = slope(curve.minutes, curve.values).measure(f"{curve.unit}/min")
-        found[f"drift_{curve.name}_per_min"] = fitted
+        results[f"drift_{curve.name}_per_min"] = fitted
         low, high = fitted.low or 0.0, fitted.high or 0.0
         trends.append(not low <= 0 <= high)
-    whole = len(trends) == len(told) > 0  # a guide that never speaks or never rests proves nothing
-    found["drift_curves_with_a_trend"] = (
+    whole = len(trends) == len(drawn) > 0  # a guide that never speaks or never rests proves nothing
+    results["drift_curves_with_a_trend"] = (
         Measure(value=sum(trends), unit="curves", n=len(trends), threshold=NO_TREND)
         if whole
         else unmeasured("curves", NO_TREND)
     )
-    return found
+    return results
 
 
 def _curve(name: str, what: str, unit: str, by_unit: Sequence[float | None]) -> Curve:

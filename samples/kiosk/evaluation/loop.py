@@ -185,14 +185,14 @@ def _record(item: Item, visitor: Visitor, watcher: _Watcher, said: Samples) -> R
 
 CUT_IN_AFTER: Final = 3  # units of the guide's sound
 CUT_INS: Final = 2  # in one conversation
-LEAST_REPLY: Final = 9  # units: a shorter reply would end by itself before anybody could tell
+LEAST_REPLY: Final = 9  # units: a shorter reply would end by itself before anybody noticed
 # Loud and dry: whether the guide stops is asked, not whether it hears.
 CUT_IN_CONDITIONS: Final = Conditions(dry=1.0, quiet=1.0, level_dbfs=(-24.0, -18.0))
 SEGMENT: Final = 150  # units of the long conversation in which one visitor comes, talks and goes
 
 
 class Answered(Protocol):
-    """What a visitor notices of the guide in a unit."""
+    """The part of a guide's unit that a visitor notices."""
 
     @property
     def audio(self) -> NDArray[np.float32]: ...
@@ -221,7 +221,7 @@ class Visitor:
         return self._sound[k * UNIT_SAMPLES : (k + 1) * UNIT_SAMPLES], self._seen[first : first + FRAMES_PER_UNIT]
 
     def _wants_to_cut_in(self, k: int, answers: Sequence[Answered]) -> bool:
-        """Whether the guide's sound began CUT_IN_AFTER units ago and goes on, while nobody else speaks."""
+        """True where the guide's sound began CUT_IN_AFTER units ago and goes on, while nobody else speaks."""
         if len(self.cut_ins) == CUT_INS or k <= CUT_IN_AFTER or k + 2 * LEAST_REPLY > self.script.units:
             return False
         if any(p.first_unit - 1 <= k <= p.last_unit + 1 for p in self.script.phrases):
@@ -232,8 +232,8 @@ class Visitor:
     def _cut_in(self, k: int) -> None:
         """Somebody talks from unit k on; whatever the script still had to say is dropped."""
         seed = self.item.seed * 100 + len(self.cut_ins)
-        wanted = long_answered(self.script.world, self.item.intents)
-        utterance = visitor_utterance("voices", seed, wanted, CUT_IN_CONDITIONS)
+        intents = long_answered(self.script.world, self.item.intents)
+        utterance = visitor_utterance("voices", seed, intents, CUT_IN_CONDITIONS)
         start = k * UNIT_SAMPLES
         phrase = Phrase(start, start + utterance.speech_end - utterance.speech_start, utterance)
         before = tuple(p for p in self.script.phrases if p.end <= start)
@@ -263,8 +263,8 @@ def script_of(item: Item) -> Script:
 def long_answered(world: World, intents: Sequence[str] | None = None) -> tuple[str, ...]:
     """The intents whose reply is long enough to be cut into; all that may be if none is."""
     among = tuple(INTENTS) if intents is None else tuple(intents)
-    kept = tuple(i for i in among if said(expected_reply(i, world)).pcm.size >= LEAST_REPLY * UNIT_SAMPLES)
-    return kept or among
+    long = tuple(i for i in among if said(expected_reply(i, world)).pcm.size >= LEAST_REPLY * UNIT_SAMPLES)
+    return long or among
 
 
 def _intents(item: Item) -> Sequence[str] | None:

@@ -36,7 +36,7 @@ Measures = dict[str, Measure]
 Hearing = Mapping[tuple[str, int], str]  # what the judge heard, by a record's key and a reply's first unit
 
 TALK: Final[tuple[Purpose, ...]] = ("voices", "phrasings", "real")
-RIGHT_BARS: Final = {"voices": ">= 0.95", "phrasings": None, "real": ">= 0.80"}
+RIGHT_THRESHOLDS: Final = {"voices": ">= 0.95", "phrasings": None, "real": ">= 0.80"}
 GREETS_WITHIN: Final = 6  # units
 STOPS_WITHIN: Final = 3  # units
 STAYS_SILENT: Final = 2  # units
@@ -46,11 +46,11 @@ def behaviour(records: Sequence[Record], heard: Hearing) -> Measures:
     """Everything that the conversations show, but for drift and the comparison with many steps."""
     by = {p: [r for r in records if r.purpose == p] for p in {r.purpose for r in records}}
     talks = [record for purpose in TALK for record in by.get(purpose, [])]
-    found: Measures = {}
+    results: Measures = {}
     for purpose in TALK:
-        found[f"right_reply_{purpose}"] = _share(right_replies(by.get(purpose, [])), RIGHT_BARS[purpose])
+        results[f"right_reply_{purpose}"] = _share(right_replies(by.get(purpose, [])), RIGHT_THRESHOLDS[purpose])
     return (
-        found
+        results
         | words(talks, heard)
         | delays(talks)
         | false_replies(by.get("nobody", []))
@@ -75,13 +75,13 @@ def words(records: Sequence[Record], heard: Hearing) -> Measures:
     own, expected = [], []
     for record in records:
         for reply in judged(record):
-            told = heard.get((record.key, reply.first))
-            if told is None:
+            transcript = heard.get((record.key, reply.first))
+            if transcript is None:
                 continue
-            own.append(word_errors(spoken(reply.text), told))
+            own.append(word_errors(spoken(reply.text), transcript))
             intent = _answered_intent(record, reply)
             if intent is not None:
-                expected.append(word_errors(spoken(expected_reply(intent, record.world)), told))
+                expected.append(word_errors(spoken(expected_reply(intent, record.world)), transcript))
     return {
         "guide_word_errors": _word_error_rate(own, "<= 0.15"),
         "guide_word_errors_of_right_replies": _word_error_rate(expected, None),
@@ -95,15 +95,15 @@ def judged(record: Record) -> list[Said]:
 
 def delays(records: Sequence[Record]) -> Measures:
     """Units from the end of a phrase to the first word of the answer, over the phrases that are answered."""
-    found = reply_delays(records)
-    if not found:
+    results = reply_delays(records)
+    if not results:
         return {
             "reply_start_units_median": unmeasured("units", "<= 3"),
             "reply_start_units_p95": unmeasured("units", "<= 6"),
         }
     return {
-        "reply_start_units_median": percentile(found, 50).measure("units", "<= 3"),
-        "reply_start_units_p95": percentile(found, 95).measure("units", "<= 6"),
+        "reply_start_units_median": percentile(results, 50).measure("units", "<= 3"),
+        "reply_start_units_p95": percentile(results, 95).measure("units", "<= 6"),
     }
 
 
@@ -113,7 +113,7 @@ def reply_delays(records: Iterable[Record]) -> list[int]:
 
 
 def false_replies(records: Sequence[Record]) -> Measures:
-    """How often the guide starts to speak with nobody there, scaled to ten minutes. n: units."""
+    """Count of the guide's replies with nobody there, scaled to ten minutes. n: units."""
     units = sum(record.units for record in records)
     if not units:
         return {"false_replies_in_10_min": unmeasured("replies", "<= 1")}
@@ -128,23 +128,23 @@ def false_replies(records: Sequence[Record]) -> Measures:
 
 
 def onsets(record: Record) -> int:
-    """How often the guide begins to speak or to write words; sound alone does not count."""
+    """Count of the times that the guide begins to speak or to write words; sound alone does not count."""
     texts = spoken_by_unit(record.texts)
     now = [has_words(text) or state == SPEAK for text, state in zip(texts, record.states, strict=True)]
     return sum(is_now and not before for before, is_now in zip([False, *now], now, strict=False))
 
 
 def stops(records: Iterable[Record]) -> Measures:
-    """How soon the guide falls silent when somebody cuts in. One that never does is as late as the conversation."""
-    found = [units for record in records for units in stop_delays(record)]
-    if not found:
+    """Delay of the guide's silence after somebody cuts in. One that never stops is as late as the conversation."""
+    results = [units for record in records for units in stop_delays(record)]
+    if not results:
         return {
             "stops_within_3_units": unmeasured("share", ">= 0.90"),
             "stop_units_median": unmeasured("units"),
         }
     return {
-        "stops_within_3_units": _share([units <= STOPS_WITHIN for units in found], ">= 0.90"),
-        "stop_units_median": percentile(found, 50).measure("units"),
+        "stops_within_3_units": _share([units <= STOPS_WITHIN for units in results], ">= 0.90"),
+        "stop_units_median": percentile(results, 50).measure("units"),
     }
 
 
@@ -161,9 +161,9 @@ def silence_after(record: Record, unit: int) -> int:
 
 
 def greetings(records: Iterable[Record]) -> Measures:
-    """Whether who appears is greeted in time and rightly, and whether the guide begins to say anything in time."""
-    found = [each for record in records for each in greeted(record)]
-    begun, right = [begun for begun, _ in found], [right for _, right in found]
+    """Shares of those who appear and are greeted in time and rightly, and to whom anything is said in time."""
+    results = [each for record in records for each in greeted(record)]
+    begun, right = [begun for begun, _ in results], [right for _, right in results]
     return {
         "greets_within_6_units": _share(right, ">= 0.95"),
         "begins_to_speak_within_6_units": _share(begun, None),
@@ -172,28 +172,28 @@ def greetings(records: Iterable[Record]) -> Measures:
 
 def greeted(record: Record) -> list[tuple[bool, bool]]:
     """For everybody who appears and stays: whether the guide begins to say anything in time, and greets rightly."""
-    found, texts = [], spoken_by_unit(record.texts)
+    results, texts = [], spoken_by_unit(record.texts)
     for index, came in enumerate(record.came):
         if came.until - came.unit <= GREETS_WITHIN:
             continue  # gone again, or the record over, before a greeting is due
         later = [c.unit for c in record.came[index + 1 :]]
         begun = any(has_words(texts[k]) for k in range(came.unit, came.unit + GREETS_WITHIN + 1))
         whole = "".join(record.texts[came.unit : later[0] if later else record.units])
-        found.append((begun, begun and is_right_reply(whole, "greeting", record.world)))
-    return found
+        results.append((begun, begun and is_right_reply(whole, "greeting", record.world)))
+    return results
 
 
 def lip_sync(records: Iterable[Record]) -> Measures:
     """Correlation of mouth and voice over replies with sound, and the lag at which it is best."""
-    found = syncs(records)
-    if not found:
+    results = syncs(records)
+    if not results:
         return {
             "lip_sync_correlation": unmeasured("correlation", ">= 0.6"),
             "lip_sync_lag_frames_median": unmeasured("frames", f"<= {NEAR}"),
         }
-    lags = [abs(one.lag) for one in found]
+    lags = [abs(one.lag) for one in results]
     return {
-        "lip_sync_correlation": bootstrap(_mean, [one.correlation for one in found]).measure("correlation", ">= 0.6"),
+        "lip_sync_correlation": bootstrap(_mean, [one.correlation for one in results]).measure("correlation", ">= 0.6"),
         "lip_sync_lag_frames_median": percentile(lags, 50).measure("frames", f"<= {NEAR}"),
     }
 
@@ -285,9 +285,9 @@ def sync(record: Record, reply: Said) -> Sync | None:
     first = max(0, reply.first - MARGIN) * FRAMES_PER_UNIT
     end = min(record.units, reply.end + MARGIN) * FRAMES_PER_UNIT
     mouth, voice = (np.asarray(values[first:end], np.float64) for values in (record.mouth, record.envelope))
-    found = {lag: _at(mouth, voice, lag) for lag in range(-FAR, FAR + 1)}
-    near = max(found[lag] for lag in range(-NEAR, NEAR + 1))
-    return Sync(near, max(found, key=lambda lag: (found[lag], -abs(lag))))
+    results = {lag: _at(mouth, voice, lag) for lag in range(-FAR, FAR + 1)}
+    near = max(results[lag] for lag in range(-NEAR, NEAR + 1))
+    return Sync(near, max(results, key=lambda lag: (results[lag], -abs(lag))))
 
 
 def _at(mouth: Floats, voice: Floats, lag: int) -> float:
@@ -303,16 +303,16 @@ def _at(mouth: Floats, voice: Floats, lag: int) -> float:
 
 def outcomes(records: Iterable[Record], guide: Bundle, variant: str, command: str) -> Outcomes:
     """Right replies, stops and greetings of all conversations. Items are named by conversation and number."""
-    found: dict[str, dict[str, bool]] = {"right_reply": {}, "stops": {}, "greets": {}}
+    results: dict[str, dict[str, bool]] = {"right_reply": {}, "stops": {}, "greets": {}}
     for record in records:
         if record.purpose in TALK:
-            _add(found["right_reply"], record, right_replies([record]))
+            _add(results["right_reply"], record, right_replies([record]))
         if record.purpose == "interruptions":
-            _add(found["stops"], record, [units <= STOPS_WITHIN for units in stop_delays(record)])
+            _add(results["stops"], record, [units <= STOPS_WITHIN for units in stop_delays(record)])
         if record.purpose == "arrivals":
-            _add(found["greets"], record, [right for _, right in greeted(record)])
+            _add(results["greets"], record, [right for _, right in greeted(record)])
     digest = graphs_digest(guide, guide.variant(variant))
-    return Outcomes(variant=variant, graphs_sha256=digest, made=command, outcomes=found)
+    return Outcomes(variant=variant, graphs_sha256=digest, made=command, outcomes=results)
 
 
 def _add(into: dict[str, bool], record: Record, hits: list[bool]) -> None:

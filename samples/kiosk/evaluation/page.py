@@ -125,7 +125,7 @@ def _tracks(record: Record, media: Shown) -> list[Chart]:
 
 
 def _lines(record: Record) -> list[Line]:
-    """Who says what when, in the order of time."""
+    """Both sides' words, in the order of time."""
     lines: list[tuple[int, Line]] = []
     for index, one in enumerate(record.asked):
         cut = " (cuts in)" if one.cuts_in else "" if one.answered else " (breaks off)"
@@ -146,7 +146,7 @@ def _grade(record: Record, index: int) -> str:
 
 
 def _confusions(talks: Sequence[Record]) -> dict[str, object]:
-    """What was asked against the intent that the guide's reply belongs to."""
+    """Counts of the intent asked against the intent that the guide's reply belongs to."""
     counts: Counter[tuple[str, str]] = Counter()
     for record in talks:
         for index, phrase in enumerate(record.asked):
@@ -157,7 +157,7 @@ def _confusions(talks: Sequence[Record]) -> dict[str, object]:
     return {
         "counts": counts,
         "rows": [name for name in INTENTS if any(asked == name for asked, _ in counts)],
-        "columns": [name for name in (*INTENTS, OTHER, NOTHING) if any(got == name for _, got in counts)],
+        "columns": [name for name in (*INTENTS, OTHER, NOTHING) if any(reply == name for _, reply in counts)],
     }
 
 

@@ -165,10 +165,10 @@ def data_uri(frame: NDArray[np.uint8]) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def spread(count: int, wanted: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """`wanted` indices (or all, if fewer) spread evenly over range(count), each in the middle of its share."""
-    wanted = min(count, wanted)
-    return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
+    most = min(count, most)
+    return [(2 * i + 1) * count // (2 * most) for i in range(most)]
 
 
 WHAT: Final = {

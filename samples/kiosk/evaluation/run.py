@@ -29,7 +29,7 @@ from wanedge_runtimes.runtime import RuntimeOptions
 
 @dataclass(frozen=True)
 class Setting:
-    """What answers. teacher: the bundle for items with many steps; bundle if None. folder: the store's."""
+    """The bundle that answers. teacher: the one for items with many steps; bundle if None. folder: the store's."""
 
     bundle: Path
     runtime: str
@@ -46,23 +46,23 @@ def take_place(
     store = Store(setting.folder)
     store.folder.mkdir(parents=True, exist_ok=True)
     known = store.records()
-    found = {item.key: known[item.key] for item in items if item.key in known}
-    advance(sum(record.units for record in found.values()))
+    records = {item.key: known[item.key] for item in items if item.key in known}
+    advance(sum(record.units for record in records.values()))
     for record in _new([item for item in items if item.key not in known], setting, workers):
         store.keep(record)
-        found[record.key] = record
+        records[record.key] = record
         advance(record.units)
-    return {item.key: found[item.key] for item in items}
+    return {item.key: records[item.key] for item in items}
 
 
 def _new(left: list[Item], setting: Setting, workers: int) -> Iterator[Record]:
     """Records as they come. One worker works in this process, which is easier to look into."""
     if workers == 1 or len(left) <= 1:
         for item in left:
-            yield held(item, setting)
+            yield converse(item, setting)
         return
     with ProcessPoolExecutor(min(workers, len(left)), get_context("spawn")) as pool:
-        running: set[Future[Record]] = {pool.submit(held, item, setting) for item in left}
+        running: set[Future[Record]] = {pool.submit(converse, item, setting) for item in left}
         try:
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -72,7 +72,7 @@ def _new(left: list[Item], setting: Setting, workers: int) -> Iterator[Record]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def held(item: Item, setting: Setting) -> Record:
+def converse(item: Item, setting: Setting) -> Record:
     """One conversation, with its media kept in the store."""
     visitor = Visitor(item)
     guide = SessionGuide(_model(setting, item.steps), visitor.script.world.text, setting.seed + item.seed)
@@ -141,43 +141,43 @@ class Store:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
 
     def shown(self, key: str) -> Shown:
-        with np.load(self._media(key)) as held:
-            return Shown(_pcm(held["heard"]), _pcm(held["said"]), held["seen"], held["shown"])
+        with np.load(self._media(key)) as stored:
+            return Shown(_pcm(stored["heard"]), _pcm(stored["said"]), stored["seen"], stored["shown"])
 
     def heard(self, records: Sequence[Record], advance: Callable[[int], None]) -> dict[tuple[str, int], str]:
-        """What the judge hears in every reply of the records; new ones are judged now, and kept.
+        """The judge's transcript of every reply of the records; new ones are judged now, and kept.
 
         advance is called with how many replies are done. Raises MissingExtra when the judge is not installed.
         """
-        told = self._told()
-        wanted = [(record.key, reply.first) for record in records for reply in judged(record)]
-        left = [one for one in wanted if one not in told]
-        advance(len(wanted) - len(left))
+        transcripts = self._transcripts()
+        needed = [(record.key, reply.first) for record in records for reply in judged(record)]
+        left = [one for one in needed if one not in transcripts]
+        advance(len(needed) - len(left))
         for start in range(0, len(left), AT_ONCE):
             some = left[start : start + AT_ONCE]
             texts = judge.heard([self._reply(*one) for one in some])
             with self._heard.open("a", encoding="utf-8") as file:
                 for (key, first), text in zip(some, texts, strict=True):
                     file.write(json.dumps({"key": key, "first": first, "heard": text}) + "\n")
-            told |= dict(zip(some, texts, strict=True))
+            transcripts |= dict(zip(some, texts, strict=True))
             advance(len(some))
-        return {one: told[one] for one in wanted}
+        return {one: transcripts[one] for one in needed}
 
-    def _told(self) -> dict[tuple[str, int], str]:
-        told: dict[tuple[str, int], str] = {}
+    def _transcripts(self) -> dict[tuple[str, int], str]:
+        transcripts: dict[tuple[str, int], str] = {}
         for line in whole_lines(self._heard):
             try:
                 said: Mapping[str, str] = json.loads(line)
-                told[said["key"], int(said["first"])] = said["heard"]
+                transcripts[said["key"], int(said["first"])] = said["heard"]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{self._heard} holds a line that is nothing heard ({error})", hint=f"start again: rm {self._heard}"
                 ) from error
-        return told
+        return transcripts
 
     def _reply(self, key: str, first: int) -> Samples:
-        with np.load(self._media(key)) as held:
-            return _pcm(held[f"reply_{first}"])
+        with np.load(self._media(key)) as stored:
+            return _pcm(stored[f"reply_{first}"])
 
     def _media(self, key: str) -> Path:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"

@@ -151,7 +151,7 @@ def take_audio_encoder(model: ReferenceModel, folder: Path, stage: str = "audio-
 
 
 def take_backbone(model: ReferenceModel, folder: Path, stage: str = "duplex") -> None:
-    """What the duplex stages train."""
+    """Take the parts that the duplex stages train."""
     parts = nn.ModuleDict({name: getattr(model, name) for name in MOVED})
     averaged(parts, folder / stage / "last.pt")
 

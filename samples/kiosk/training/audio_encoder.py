@@ -79,7 +79,7 @@ class AudioEncoderWithHeads(nn.Module):
 
 
 class AudioEncoderStage:
-    """See the module. word_share: of the training phrases have one word, beside those that come by chance."""
+    """The stage of the audio encoder. word_share: of the training phrases have one word, beside those by chance."""
 
     def __init__(self, config: ModelConfig, seed: int = 0, word_share: float = 0.0) -> None:
         torch.manual_seed(seed)
@@ -158,7 +158,7 @@ class AudioEncoderStage:
 
 
 def _trainers(rng: np.random.Generator) -> tuple[Heard, str | None, Conditions]:
-    """Who says a training phrase, and how it comes."""
+    """The speaker of a training phrase, and its conditions."""
     chance = rng.random()
     if chance < NATURAL_SHARE:
         return "natural", None, VARIED

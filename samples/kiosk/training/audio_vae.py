@@ -58,7 +58,7 @@ class Voices:
 
 
 class AudioVaeStage:
-    """See the module."""
+    """The stage of the audio VAE."""
 
     def __init__(self, config: AudioConfig, seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -91,9 +91,9 @@ class AudioVaeStage:
         spread = mean.detach().std(dim=(0, 1))
         z = mean + torch.randn_like(mean) * ((0.5 * log_variance).exp() + LATENT_NOISE * spread)
         late = delay(self.config)
-        made, truth = self.module.decode(z)[:, late:], batch[:, : batch.shape[1] - late]
+        decoded, truth = self.module.decode(z)[:, late:], batch[:, : batch.shape[1] - late]
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return {"spectral": spectral_loss(made, truth), "kl": KL_WEIGHT * kl}
+        return {"spectral": spectral_loss(decoded, truth), "kl": KL_WEIGHT * kl}
 
     def measure(self, module: AudioVae) -> dict[str, float]:
         """Short-time objective intelligibility on the guide's held-out lines: 1 is perfect."""
@@ -102,7 +102,7 @@ class AudioVaeStage:
 
 
 def reconstructed(vae: AudioVae, config: AudioConfig, pcm: Samples) -> Samples:
-    """What the decoder makes of the means of `pcm` [n], in time with it."""
+    """Reconstruct `pcm` [n] from its latents' means, in time with it."""
     mean, _ = vae.encode(torch.from_numpy(moved_forward(pcm, config))[None])
     return np.asarray(vae.decode(mean)[0, : pcm.size].numpy())
 
@@ -139,11 +139,11 @@ def magnitudes(pcm: Tensor, window: int) -> Tensor:
     return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt() * (2 / float(hann.sum()))
 
 
-def spectral_loss(made: Tensor, truth: Tensor) -> Tensor:
+def spectral_loss(decoded: Tensor, truth: Tensor) -> Tensor:
     """Mean over resolutions of the differences in decibels-like and in linear magnitude. made, truth: [B, n]."""
-    total = made.new_zeros(())
+    total = decoded.new_zeros(())
     for window in WINDOWS:
-        a, b = magnitudes(made, window), magnitudes(truth, window)
+        a, b = magnitudes(decoded, window), magnitudes(truth, window)
         logs = ((a + FLOOR).log() - (b + FLOOR).log()).abs().mean()
         linear = (a - b).abs().sum() / (b.sum() + b.numel() * FLOOR)
         total = total + logs + linear

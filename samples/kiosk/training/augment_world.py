@@ -23,7 +23,7 @@ SHORTEST: Final = 4  # characters of a word that serves as a name or an hour, it
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a world says, in tokens."""
+    """A world's facts, in tokens."""
 
     name: list[int]
     opens: list[int]
@@ -31,7 +31,7 @@ class _Facts:
 
 
 class WorldAugmentation:
-    """See the module. Made once for a tokenizer."""
+    """Changes worlds and their replies; made once for a tokenizer."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer

@@ -84,8 +84,8 @@ class Encoded:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        with np.load(path) as held:
-            return cls(**{f.name: held[f.name] for f in fields(cls)})
+        with np.load(path) as stored:
+            return cls(**{f.name: stored[f.name] for f in fields(cls)})
 
 
 def script_of(number: int) -> Script:
@@ -112,7 +112,7 @@ def drawn(script: Script, tokenizer: Tokenizer, config: ModelConfig, face: bool)
 
 
 def _microphone(script: Script) -> Samples:
-    """What is heard [K * samples]; natural voices through all kinds of microphones, as the audio encoder met them."""
+    """Sound heard [K * samples]; natural voices through all kinds of microphones, as the audio encoder met them."""
     pcm = visitor_audio(script)
     rng = script_stream(script.split, script.seed, script.kind, "microphone")
     coloured = script.split == "natural" and rng.random() < COLOURED_SHARE
@@ -210,14 +210,14 @@ def encode(
     torch.set_num_threads(1)
     among = [path for path in sorted(DATASET.glob("*.drawn.npz")) if first <= int(path.name[:6]) < first + count]
     for path in track(among, "encode"):
-        made = path.with_name(path.name.replace("drawn", "encoded"))
-        if made.exists() and not heard_only:
+        target = path.with_name(path.name.replace("drawn", "encoded"))
+        if target.exists() and not heard_only:
             continue
-        with np.load(path) as held:
-            if made.exists():
-                _write(made, replace(Encoded.read(made), heard=heard_by(model, held["pcm"])))
+        with np.load(path) as stored:
+            if target.exists():
+                _write(target, replace(Encoded.read(target), heard=heard_by(model, stored["pcm"])))
             else:
-                _write(made, encoded(model, Drawn(**{f.name: held[f.name] for f in fields(Drawn)})))
+                _write(target, encoded(model, Drawn(**{f.name: stored[f.name] for f in fields(Drawn)})))
 
 
 def conversations() -> Iterator[Encoded]:
@@ -226,12 +226,12 @@ def conversations() -> Iterator[Encoded]:
         yield Encoded.read(path)
 
 
-def _write(path: Path, held: Drawn | Encoded) -> None:
-    """Whole or not at all."""
+def _write(path: Path, content: Drawn | Encoded) -> None:
+    """Write the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        np.savez(file, **{f.name: getattr(held, f.name) for f in fields(held)})
+        np.savez(file, **{f.name: getattr(content, f.name) for f in fields(content)})
     os.replace(part, path)  # noqa: PTH105  # atomic on every system
 
 

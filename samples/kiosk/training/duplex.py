@@ -45,7 +45,7 @@ VIDEO_WEIGHT: Final = 0.5
 WORLD_SLOTS: Final = 18
 HELD_OUT: Final = 12  # conversations of the dataset that only measure
 MEASURED: Final = 24  # crops
-FACTS_SHARE: Final = 0.6  # of the listening crops hold a reply that tells something of the world
+FACTS_SHARE: Final = 0.6  # of the listening crops hold a reply that says something of the world
 FACTS_IN_TURN: Final[tuple[Fact, ...]] = ("name", "hours", "hours", "hours")
 COPIED_WEIGHT: Final = 4.0  # a word that is right only if it was read in the world, and is one of many
 HEARD_NOISE: Final = 0.3  # at most, of the tokens' spread: unknown voices make unsurer tokens than those trained on
@@ -93,7 +93,7 @@ class Lessons:
 
 
 class DuplexStage:
-    """See the module. conversations: of the dataset; those without a face only teach listening."""
+    """The stage of the conversation. conversations: of the dataset; those without a face only teach listening."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class DuplexStage:
         self.components = {name: getattr(model, name) for name in MOVED}
         self.module = nn.ModuleDict(self.components)
         self.held_out = [c for c in conversations if len(c.audio)][:HELD_OUT]
-        kept = {id(c) for c in self.held_out}
-        self.all = [c for c in conversations if id(c) not in kept]
+        held_out = {id(c) for c in self.held_out}
+        self.all = [c for c in conversations if id(c) not in held_out]
         self.faces = [c for c in self.all if len(c.audio)]
         self.augment_world = WorldAugmentation(self.tokenizer)
         fact_units = [(c, self.augment_world.fact_units(c.texts)) for c in self.all]
@@ -229,34 +229,34 @@ class DuplexStage:
         return torch.from_numpy(ids)
 
     def losses(self, batch: Lessons) -> Losses:
-        made = read(self.model, self._lived(batch.crops) if batch.own_history else batch.crops)
+        output = read(self.model, self._lived(batch.crops) if batch.own_history else batch.crops)
         parts: Losses = {}
         if float(batch.weights.sum()) > 0:
-            parts["state"], parts["text"] = self._spoken(made, batch)
+            parts["state"], parts["text"] = self._spoken(output, batch)
         if batch.audio.shape[1]:
-            parts["audio"] = (made.audio_velocity - batch.audio).square().mean()
-            parts["video"] = VIDEO_WEIGHT * (made.video_velocity - batch.video).square().mean()
+            parts["audio"] = (output.audio_velocity - batch.audio).square().mean()
+            parts["video"] = VIDEO_WEIGHT * (output.video_velocity - batch.video).square().mean()
         return parts
 
     @torch.no_grad()
     def _lived(self, crops: Crops) -> Crops:
         """The crops with latents that the model makes as the student does, each unit after the given ones before it.
 
-        More or less of them, from crop to crop: what is half right still tells how to go on.
+        More or less of them, from crop to crop: what is half right still shows how to go on.
         """
         batch, units = crops.audio.shape[:2]
         audio, video = torch.randn_like(crops.audio), torch.randn_like(crops.video)
         copies = np.tile(np.arange(units), (batch, 1))
         for t, after in pairwise((*STUDENT_TIMES, 0.0)):
             moment = torch.full((batch, units), t)
-            made = read(self.model, replace(crops, copies=copies, noisy_audio=audio, noisy_video=video, t=moment))
-            audio = audio - (t - after) * made.audio_velocity
-            video = video - (t - after) * made.video_velocity
+            output = read(self.model, replace(crops, copies=copies, noisy_audio=audio, noisy_video=video, t=moment))
+            audio = audio - (t - after) * output.audio_velocity
+            video = video - (t - after) * output.video_velocity
         own = torch.rand(batch, 1, 1, 1)
         return replace(crops, audio=crops.audio.lerp(audio, own), video=crops.video.lerp(video, own))
 
-    def _spoken(self, made: Read, batch: Lessons) -> tuple[Tensor, Tensor]:
-        flat = nn.functional.cross_entropy(made.logits.flatten(0, 2), batch.thoughts.flatten(), reduction="none")
+    def _spoken(self, output: Read, batch: Lessons) -> tuple[Tensor, Tensor]:
+        flat = nn.functional.cross_entropy(output.logits.flatten(0, 2), batch.thoughts.flatten(), reduction="none")
         loss = flat.view(batch.thoughts.shape) * batch.weights
         state, text = loss[..., 0], loss[..., 1:]
         return state.sum() / batch.weights[..., 0].sum(), text.sum() / batch.weights[..., 1:].sum()
@@ -288,8 +288,8 @@ class DuplexStage:
             torch.manual_seed(int(rng.integers(1 << 31)))
             crops = [self._crop(rng, self.held_out, shape, "whole") for _ in range(shape.batch)]
             lesson = self._lessons(rng, crops, shape, "whole", times=(1.0,), noisy=False)
-            made = read(self.model, lesson.crops)
-            guess = made.logits.argmax(dim=3)
+            output = read(self.model, lesson.crops)
+            guess = output.logits.argmax(dim=3)
             asked = lesson.thoughts != self.tokenizer.pad
             good = (guess == lesson.thoughts) | ~asked
             right += int((good & asked).sum())
@@ -297,8 +297,8 @@ class DuplexStage:
             whole += int(good.flatten(1).all(dim=1).sum())
             count += shape.batch
             # At t = 1 the latents are noise - velocity, so the velocity's error is the latents'.
-            left["audio"].append(float((made.audio_velocity - lesson.audio).square().mean()))
-            left["video"].append(float((made.video_velocity - lesson.video).square().mean()))
+            left["audio"].append(float((output.audio_velocity - lesson.audio).square().mean()))
+            left["video"].append(float((output.video_velocity - lesson.video).square().mean()))
         return {
             "tokens": right / max(1, total),
             "replies": whole / count,

@@ -38,9 +38,11 @@ def guide_voice() -> GuideVoice:
     """Every clip of the guide, in a fixed order."""
     replies = sorted({spoken(expected_reply(i, w)) for i in INTENTS for w in TRAINING_WORLDS})
     lines = [line.strip() for line in Path(CORPUS).read_text("utf-8").splitlines() if line.strip()]
-    kept = lines[::HELD_OUT_LINES]
-    texts = [*replies, *(line for line in lines if line not in kept)]
-    return GuideVoice([_said(text, tempo) for text in texts for tempo in TEMPI], [_said(text, 1.0) for text in kept])
+    held_out = lines[::HELD_OUT_LINES]
+    texts = [*replies, *(line for line in lines if line not in held_out)]
+    return GuideVoice(
+        [_said(text, tempo) for text in texts for tempo in TEMPI], [_said(text, 1.0) for text in held_out]
+    )
 
 
 def delay(config: AudioConfig) -> int:
@@ -54,11 +56,11 @@ def moved_forward(pcm: Samples, config: AudioConfig) -> Samples:
     return np.pad(moved, (0, -(-pcm.size // config.samples) * config.samples - moved.size))
 
 
-def stoi(truth: Samples, made: Samples) -> float:
+def stoi(truth: Samples, decoded: Samples) -> float:
     """STOI (Taal 2011) by pystoi."""
     from pystoi import stoi as measured
 
-    return float(measured(truth, made, SAMPLE_RATE))
+    return float(measured(truth, decoded, SAMPLE_RATE))
 
 
 def _said(text: str, tempo: float) -> Samples:

@@ -27,7 +27,7 @@ Losses = dict[str, Tensor]
 
 
 class Stage(Protocol[B]):
-    """What is trained and on what."""
+    """A module to train, its batches and its losses."""
 
     @property
     def module(self) -> nn.Module:
@@ -35,7 +35,7 @@ class Stage(Protocol[B]):
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
-        """What of the module a whole model has too, by its name there: what shipped weights can give."""
+        """The parts that a whole model has too, by their names there: those that shipped weights can give."""
 
     def batch(self, step: int) -> B:
         """The batch of a step; the same step always gives the same batch."""
@@ -49,7 +49,7 @@ class Stage(Protocol[B]):
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast.
+    """Length and speed of a training.
 
     steps: of the optimiser. rate: peak learning rate. warmup: share of the steps in which the rate rises; from
     `hold` (a share, too) on it falls to zero along a cosine. ema: decay of the moving average at the end.
@@ -108,8 +108,8 @@ class Trainer(Generic[B]):
         end = min(until or self.plan.steps, self.plan.steps)
         rows: list[dict[str, float]] = []
         saved_at, logged_at, began, first = time.monotonic(), -1e9, time.monotonic(), self.step
-        with _bar(self.name) as bar:
-            task = bar.add_task(self.name, total=self.plan.steps, completed=self.step, loss="")
+        with _progress(self.name) as progress:
+            task = progress.add_task(self.name, total=self.plan.steps, completed=self.step, loss="")
             while self.step < end:
                 parts = self._update()
                 now = time.monotonic()
@@ -125,7 +125,7 @@ class Trainer(Generic[B]):
                 if now - saved_at >= self.plan.save_s or self.step == end:
                     self.save()
                     saved_at = now
-                bar.update(task, completed=self.step, loss=f"{sum(parts.values()):.4f}")
+                progress.update(task, completed=self.step, loss=f"{sum(parts.values()):.4f}")
         return rows
 
     def measure(self) -> dict[str, float]:
@@ -173,11 +173,11 @@ class Trainer(Generic[B]):
         os.replace(part, self._checkpoint)  # noqa: PTH105  # atomic on every system
 
     def _resume(self) -> None:
-        held: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
-        self.step = held["step"]
-        self.stage.module.load_state_dict(held["module"])
-        self.average.load_state_dict(held["average"])
-        for optimiser, state in zip(self.optimisers, held["optimisers"], strict=True):
+        stored: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
+        self.step = stored["step"]
+        self.stage.module.load_state_dict(stored["module"])
+        self.average.load_state_dict(stored["average"])
+        for optimiser, state in zip(self.optimisers, stored["optimisers"], strict=True):
             optimiser.load_state_dict(state)
 
     def _log(self, row: dict[str, float]) -> None:
@@ -200,8 +200,8 @@ def optimisers_of(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
         {"params": [p for p in rest if p.ndim >= 2 and id(p) not in tables], "weight_decay": plan.weight_decay},
         {"params": [p for p in rest if p.ndim < 2 or id(p) in tables], "weight_decay": 0.0},
     ]
-    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=plan.rate, betas=plan.betas)]
-    return [*made, Muon(inside, plan.rate, weight_decay=plan.weight_decay)] if inside else made
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=plan.rate, betas=plan.betas)]
+    return [*optimisers, Muon(inside, plan.rate, weight_decay=plan.weight_decay)] if inside else optimisers
 
 
 def take_average(module: nn.Module, checkpoint: Path) -> None:
@@ -211,19 +211,19 @@ def take_average(module: nn.Module, checkpoint: Path) -> None:
         raise InputError(
             f"there is no checkpoint at {checkpoint}", hint=f"run: python -m samples.kiosk.training {stage}"
         )
-    held: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    stored: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     prefix = "module."
-    weights = {name.removeprefix(prefix): t for name, t in held["average"].items() if name.startswith(prefix)}
+    weights = {name.removeprefix(prefix): t for name, t in stored["average"].items() if name.startswith(prefix)}
     module.load_state_dict(weights)
 
 
 def take_components(components: Mapping[str, nn.Module], weights: Path) -> None:
     """Give each component what a whole model's weights hold under its name. Raises InputError when they do not fit."""
     try:
-        held = load_file(weights)
+        stored = load_file(weights)
         for name, component in components.items():
             prefix = f"{name}."
-            own = {key.removeprefix(prefix): t.float() for key, t in held.items() if key.startswith(prefix)}
+            own = {key.removeprefix(prefix): t.float() for key, t in stored.items() if key.startswith(prefix)}
             component.load_state_dict(own)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(
@@ -245,7 +245,7 @@ def _line(name: str, row: dict[str, float]) -> str:
     return f"{name}  {values}"
 
 
-def _bar(name: str) -> Progress:
+def _progress(name: str) -> Progress:
     columns: Iterable[Any] = (
         TextColumn(name),
         BarColumn(),

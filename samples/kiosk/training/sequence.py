@@ -58,7 +58,7 @@ class Crops:
 
 @dataclass(frozen=True)
 class Read:
-    """What the backbone says.
+    """The backbone's answers.
 
     logits: [B, K, n, V], of those thoughts whose slot before is there. Velocities: [B, M, N, L].
     """
@@ -70,7 +70,7 @@ class Read:
 
 @dataclass(frozen=True)
 class _Places:
-    """Of every token of a sequence without its world: unit, slot inside the unit, and copy (-1: clean). [T] each."""
+    """Unit, slot inside the unit and copy (-1: clean) of every token of a sequence without its world. [T] each."""
 
     unit: NDArray[np.int64]
     slot: NDArray[np.int64]
@@ -159,7 +159,7 @@ def _places(layout: UnitLayout, units: int, slots: tuple[int, ...], copies: tupl
 def visible(
     layout: UnitLayout, window: int, world: int, world_length: int, places: _Places, thinker_lag: int
 ) -> NDArray[np.bool_]:
-    """Who sees whom, [world + T, world + T], for one window of `window` units."""
+    """The attention mask [world + T, world + T] for one window of `window` units: True where a row sees a column."""
     upto = _upto(layout)
     unit, slot, copy = places.unit, places.slot, places.copy
     clean_key = copy == -1
@@ -181,7 +181,7 @@ def visible(
 
 
 def _upto(layout: UnitLayout) -> NDArray[np.int64]:
-    """Of its own unit, slot s sees the slots below this: [S_unit]."""
+    """The end of the slots that each slot sees of its own unit: [S_unit]."""
     upto = np.full(layout.slots, layout.slots)
     upto[layout.user] = layout.user.stop
     upto[layout.thought] = np.arange(layout.thought.start, layout.thought.stop) + 1

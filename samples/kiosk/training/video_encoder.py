@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samples.kiosk.data.pictures.visitors import Visit, VisitorScript, Way, visitor_clip
+from samples.kiosk.data.pictures.visitors import Direction, Visit, VisitorScript, visitor_clip
 from samples.kiosk.training.loop import Losses
 from wanedge.config import FRAMES_PER_UNIT, ModelConfig
 from wanedge_export.model.video import VideoEncoder
@@ -17,7 +17,7 @@ CLIPS: Final = 2400
 HELD_OUT_CLIPS: Final = 40
 CLIP_UNITS: Final = 24
 CLIPS_A_BATCH: Final = 4
-WAYS: Final[tuple[Way, ...]] = ("left", "right", "ahead")
+DIRECTIONS: Final[tuple[Direction, ...]] = ("left", "right", "ahead")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class VideoEncoderWithHead(nn.Module):
 
 
 class VideoEncoderStage:
-    """See the module."""
+    """The stage of the video encoder."""
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         torch.manual_seed(seed)
@@ -90,7 +90,7 @@ def watched(number: int, height: int, width: int) -> Seen:
         arrives = int(rng.integers(-80, frames - 20))
         leaves = int(rng.integers(max(arrives, 0) + 10, frames + 80))
         visits = (
-            Visit(arrives, leaves if leaves < frames else None, *(WAYS[int(i)] for i in rng.integers(3, size=2))),
+            Visit(arrives, leaves if leaves < frames else None, *(DIRECTIONS[int(i)] for i in rng.integers(3, size=2))),
         )
     talk = np.clip(np.sin(np.arange(frames) * rng.uniform(0.3, 0.9)), 0, 1).astype(np.float32)
     script = VisitorScript(visits, talk, passers_by=float(rng.choice((0.0, 4.0, 12.0))))

@@ -66,8 +66,8 @@ class VideoVaeStage:
         log_variance = log_variance.clamp(-10.0, 4.0)
         spread = mean.detach().std(dim=(0, 1))
         z = mean + torch.randn_like(mean) * ((0.5 * log_variance).exp() + LATENT_NOISE * spread)
-        made = self.module.decoder.picture({"latents": z}, {})[0]
-        off = made - truth
+        decoded = self.module.decoder.picture({"latents": z}, {})[0]
+        off = decoded - truth
         weight = self._lively()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         return {
@@ -90,19 +90,19 @@ class VideoVaeStage:
         errors, mouths = [], []
         for number in range(HELD_OUT_CLIPS):
             frames = guide_clip(number)
-            made = reconstructed_frames(module, frames)
-            errors.append(np.square(made.astype(np.float32) - frames).mean())
-            pair = mouth_opening_of(frames), mouth_opening_of(made)
+            decoded = reconstructed_frames(module, frames)
+            errors.append(np.square(decoded.astype(np.float32) - frames).mean())
+            pair = mouth_opening_of(frames), mouth_opening_of(decoded)
             if pair[0].std() > 0.5:  # a mouth that stays closed has nothing to follow
                 mouths.append(float(np.corrcoef(*pair)[0, 1]))
         return {"psnr_db": float(10 * np.log10(255**2 / np.mean(errors))), "mouth_correlation": float(np.mean(mouths))}
 
 
 def reconstructed_frames(vae: VideoVae, frames: Frames) -> Frames:
-    """What the decoder makes of the means of `frames` [4K, H, W, 3]."""
+    """Reconstruct `frames` [4K, H, W, 3] from their latents' means."""
     mean, _ = vae.encode(torch.from_numpy(frames)[None])
-    made: Frames = vae.decoder({"latents": mean}, {})[0]["frames"][0].numpy()
-    return made
+    decoded: Frames = vae.decoder({"latents": mean}, {})[0]["frames"][0].numpy()
+    return decoded
 
 
 @cache

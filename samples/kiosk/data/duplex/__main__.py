@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("--split", choices=HEARD, default="train")
     parser.add_argument("--units", type=int, default=125, help="of 160 ms")
     parser.add_argument("--out", type=Path, default=Path("out/kiosk/duplex"), help="folder for the MP4")
-    given = parser.parse_args()
-    script = write_script(cast(Heard, given.split), given.seed, given.units, cast(Kind, given.kind))
+    options = parser.parse_args()
+    script = write_script(cast(Heard, options.split), options.seed, options.units, cast(Kind, options.kind))
     print(timeline(script))
-    given.out.mkdir(parents=True, exist_ok=True)
-    name = f"{given.kind.replace(' ', '-')}-{given.split}-{given.seed}.mp4"
-    print(film(given.out / name, script))
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = f"{options.kind.replace(' ', '-')}-{options.split}-{options.seed}.mp4"
+    print(film(options.out / name, script))
 
 
 def film(path: Path, script: Script) -> Path:

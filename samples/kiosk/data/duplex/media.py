@@ -33,7 +33,7 @@ TALKING_DBFS = -20.0  # level to which phrases are brought before they move the 
 
 
 def visitor_audio(script: Script) -> Samples:
-    """What the microphone hears, without the guide (an echo canceller takes it out): float32 [units * 2560]."""
+    """Sound at the microphone, without the guide (an echo canceller takes it out): float32 [units * 2560]."""
     heard = background(script.split, script.seed, script.samples, script.background, script.background_dbfs)
     for phrase in script.phrases:
         _add(heard, phrase.pcm_start, phrase.utterance.pcm)
@@ -43,7 +43,7 @@ def visitor_audio(script: Script) -> Samples:
 def visitor_video(
     script: Script, height: int = VISITOR_HEIGHT, width: int = VISITOR_WIDTH
 ) -> tuple[NDArray[np.uint8], VisitorTruth]:
-    """What the camera sees, and its truth, which is script.truth: uint8 [4 * units, height, width, 3].
+    """Pictures of the camera, uint8 [4 * units, height, width, 3], and their truth, which is script.truth.
 
     Raises InputError for a picture of another shape than the script was written for.
     """
@@ -56,7 +56,7 @@ def visitor_video(
 
 
 def visitor_talk(script: Script) -> Samples:
-    """How loudly the visitor speaks in each frame, 0 to 1, whatever their distance from the microphone: [frames]."""
+    """Loudness of the visitor's speech in each frame, 0 to 1, at any distance from the microphone: [frames]."""
     voice = np.zeros(script.samples, np.float32)
     for phrase in script.phrases:
         speech = _speech(phrase)

@@ -1,6 +1,6 @@
-"""How a conversation of each kind goes: who comes when, and what the visitor says when the guide has done what.
+"""The course of a conversation of each kind: who comes when, and what the visitor says after which act of the guide.
 
-The plot grows phrase by phrase, and the guide's rules tell after each what the guide does; so a visitor can wait for a
+The plot grows phrase by phrase, and after each one the rules give what the guide does; so a visitor can wait for a
 reply to end, or cut into it.
 """
 
@@ -25,7 +25,14 @@ from samples.kiosk.data.duplex.script import (
     right_replies,
     script_stream,
 )
-from samples.kiosk.data.pictures.visitors import ALREADY_THERE, Visit, VisitorScript, VisitorTruth, Way, visitor_truth
+from samples.kiosk.data.pictures.visitors import (
+    ALREADY_THERE,
+    Direction,
+    Visit,
+    VisitorScript,
+    VisitorTruth,
+    visitor_truth,
+)
 from samples.kiosk.data.speech.clip import SAMPLE_RATE
 from samples.kiosk.data.speech.intents import INTENTS, World
 from samples.kiosk.data.speech.utterances import (
@@ -126,7 +133,9 @@ def plotted(
 
 def _talk(plot: _Plot, kind: Kind) -> None:
     rng = plot.rng
-    plot.visit(Visit(_before(rng), None) if rng.random() < 0.5 else Visit(int(rng.integers(0, 12)), None, _way(rng)))
+    plot.visit(
+        Visit(_before(rng), None) if rng.random() < 0.5 else Visit(int(rng.integers(0, 12)), None, _direction(rng))
+    )
     at = plot.free(GAP_S)
     match kind:
         case "conversation" if plot.truth.appears and rng.random() < 0.2:
@@ -148,7 +157,7 @@ def _talk(plot: _Plot, kind: Kind) -> None:
             at = plot.free(SECOND_QUESTION_S if kind == "two questions" else GAP_S)
             falters = kind == "false start" and rng.random() < 0.4
     if rng.random() < 0.5:
-        plot.leave(max(at, plot.free((0.3, 3.0))) // FRAME_SAMPLES, _way(rng))  # not before a silence is over
+        plot.leave(max(at, plot.free((0.3, 3.0))) // FRAME_SAMPLES, _direction(rng))  # not before a silence is over
 
 
 def _come_and_go(plot: _Plot) -> None:
@@ -156,10 +165,10 @@ def _come_and_go(plot: _Plot) -> None:
     rng = plot.rng
     frame = int(rng.uniform(0.5, 4.0) * FPS)
     while frame < plot.blank.frames:
-        plot.visit(Visit(frame, None, _way(rng)))
+        plot.visit(Visit(frame, None, _direction(rng)))
         if not plot.present_at_end:
             return
-        plot.leave(plot.free(STAYS_S) // FRAME_SAMPLES, _way(rng))
+        plot.leave(plot.free(STAYS_S) // FRAME_SAMPLES, _direction(rng))
         if plot.present_at_end:
             return
         frame = plot.truth.leaves[-1] + 20 + int(rng.uniform(*EMPTY_S) * FPS)  # 20 frames: out of the picture
@@ -193,7 +202,7 @@ class _Plot:
             self.visits.pop()
             self._look()
 
-    def leave(self, frame: int, goes: Way) -> None:
+    def leave(self, frame: int, goes: Direction) -> None:
         """The last visitor turns to go."""
         if self.visits and self.visits[-1].arrives < frame < self.blank.frames:
             self.visits[-1] = replace(self.visits[-1], leaves=frame, goes=goes)
@@ -212,7 +221,7 @@ class _Plot:
         return unit * UNIT_SAMPLES + int(self.rng.integers(UNIT_SAMPLES))
 
     def whole(self) -> bool:
-        """Whether no reply has been interrupted yet."""
+        """True while no reply has been interrupted."""
         return all(reply.interrupted_at is None for reply in self.replies)
 
     def ask(self, at: int, falters: bool) -> bool:
@@ -224,7 +233,7 @@ class _Plot:
         if falters:
             start = _broken_off(said, float(self.rng.uniform(*FALSE_START_S)))
             new.append(Phrase(at, at + start.speech_end - start.speech_start, start, answered=False))
-            at = self._anew(new[0])
+            at = self._second_start(new[0])
         new.append(Phrase(at, at + said.speech_end - said.speech_start, said))
         replies = right_replies([*self.phrases, *new], self.truth, self.blank.world)
         if not self._fits(replies) or new[-1].end > self.blank.samples:
@@ -253,7 +262,7 @@ class _Plot:
                 break
         return said
 
-    def _anew(self, start: Phrase) -> int:
+    def _second_start(self, start: Phrase) -> int:
         """The sample at which the phrase begins again: after a breath, and before the false start would be answered."""
         soonest = start.end + SAMPLE_RATE * 8 // 100
         latest = (start.last_unit + 2) * UNIT_SAMPLES - FRAME_SAMPLES
@@ -279,7 +288,7 @@ def _before(rng: np.random.Generator) -> int:
     return ALREADY_THERE - int(rng.integers(250))
 
 
-def _way(rng: np.random.Generator) -> Way:
+def _direction(rng: np.random.Generator) -> Direction:
     """Mostly from the side: the walk up from the back takes four seconds."""
-    ways: tuple[Way, ...] = ("left", "left", "right", "right", "ahead")
-    return ways[int(rng.integers(len(ways)))]
+    directions: tuple[Direction, ...] = ("left", "left", "right", "right", "ahead")
+    return directions[int(rng.integers(len(directions)))]

@@ -58,13 +58,13 @@ class Phrase:
 
     @property
     def pcm_start(self) -> int:
-        """Where the utterance's first sample lies in the conversation."""
+        """The utterance's first sample, counted from the start of the conversation."""
         return self.start - self.utterance.speech_start
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the guide says and why.
+    """One reply of the guide, with its cause.
 
     cause, phrase: a person who appears is greeted (None), or phrases[phrase] is answered. text_unit: of the first
     text token. speech_unit: at its first sample the guide's pcm starts. end_unit: the first unit without speech
@@ -115,7 +115,7 @@ class Script:
 
     @cached_property
     def truth(self) -> VisitorTruth:
-        """Who is in view in each frame; nothing is drawn."""
+        """Presence of people in each frame; nothing is drawn."""
         return visitor_truth(self.picture_seed, self.frames, self.seen(), VISITOR_HEIGHT, VISITOR_WIDTH)
 
     def seen(self, speech: NDArray[np.float32] | None = None) -> VisitorScript:
@@ -162,7 +162,7 @@ def right_replies(phrases: Sequence[Phrase], truth: VisitorTruth, world: World) 
 
 
 def _greets(due: int, start: int, phrases: Sequence[Phrase], truth: VisitorTruth) -> bool:
-    """Whether at unit `start` somebody is there who appeared for a greeting at `due`, and has not begun to talk."""
+    """True where at unit `start` somebody is there who appeared for a greeting at `due`, and has not begun to talk."""
     seen = start * FRAMES_PER_UNIT
     appeared = due - REPLY_DELAY_UNITS
     talks = any(p.first_unit <= start and p.last_unit + REPLY_DELAY_UNITS >= appeared for p in phrases)

@@ -17,7 +17,7 @@ from PIL import Image
 from samples.kiosk.data.pictures.animation import BEHAVIOURS, Cue, Mouth, Scene, animate, mouth_from_pcm
 from samples.kiosk.data.pictures.footage import footage
 from samples.kiosk.data.pictures.guide import FPS, draw_guide
-from samples.kiosk.data.pictures.visitors import HEIGHT, WIDTH, Visit, VisitorScript, Way, visitor_clip
+from samples.kiosk.data.pictures.visitors import HEIGHT, WIDTH, Direction, Visit, VisitorScript, visitor_clip
 from wanedge.media.chunks import AudioChunk
 from wanedge.media.files import read_media
 from wanedge.media.mp4 import Mp4Writer
@@ -34,8 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m samples.kiosk.data.pictures", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/kiosk/sheet"), help="folder for PNGs and MP4s")
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    for path in make_sheets(given.out, given.seed):
+    options = parser.parse_args()
+    for path in make_sheets(options.out, options.seed):
         print(path)
 
 
@@ -55,7 +55,7 @@ def _films(seed: int) -> Iterator[tuple[str, Frames]]:
     for name, scene in _scenes().items():
         yield f"guide-{name.replace(' ', '-')}", draw_guide(animate(scene, seed))
     for come, go in (("left", "right"), ("right", "left"), ("ahead", "ahead")):
-        script = VisitorScript((Visit(15, 170, cast(Way, come), cast(Way, go)),), _babble(250))
+        script = VisitorScript((Visit(15, 170, cast(Direction, come), cast(Direction, go)),), _babble(250))
         yield f"visitor-from-{come}", visitor_clip(seed, 250, script)[0]
     behind = footage(CLIP, 250)
     yield "visitor-on-footage", visitor_clip(seed, 250, VisitorScript((Visit(15, 170),)), background=behind)[0]

@@ -52,7 +52,7 @@ class Cue:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the guide meets and does. visitor_x, listening: [T]."""
+    """The guide's surroundings and acts. visitor_x, listening: [T]."""
 
     visitor_x: Array  # where the camera sees the visitor: -1 left, 1 right, NaN nobody
     listening: NDArray[np.bool_]  # the visitor speaks
@@ -208,11 +208,11 @@ def _cues(scene: Scene) -> dict[str, Track]:
                 tracks["swing"] += lasting * np.sin(2 * np.pi * (since - 8) / 12)
                 tracks["smile"] += 0.5 * lasting
             case "points left" | "points right":
-                way = -1 if cue.behaviour == "points left" else 1
-                tracks["point"] += way * swell(frames, cue.frame, 10, 34, 12)
+                side = -1 if cue.behaviour == "points left" else 1
+                tracks["point"] += side * swell(frames, cue.frame, 10, 34, 12)
                 glance = swell(frames, cue.frame + 3, 6, 14, 8)
-                tracks["gaze_x"] += way * 0.9 * glance
-                tracks["yaw"] += way * 0.45 * glance
+                tracks["gaze_x"] += side * 0.9 * glance
+                tracks["yaw"] += side * 0.45 * glance
     return tracks
 
 

@@ -31,7 +31,7 @@ def column(value: ArrayLike) -> Array:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a part's own coordinates lie in the picture, frame by frame.
+    """Position of a part's own coordinates in the picture, frame by frame.
 
     x, y: [T], the part's origin in pixels. scale: [T], pixels per unit. angle: [T], radians, clockwise as seen.
     """

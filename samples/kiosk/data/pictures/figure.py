@@ -55,7 +55,7 @@ JAW_DROP = 2.4  # units that the chin sinks at opening = 1
 
 
 class Expression(Protocol):
-    """What a face needs of a GuideTrack; every track is float32 [T]."""
+    """The tracks of a GuideTrack that a face needs; each is float32 [T]."""
 
     @property
     def mouth(self) -> Array: ...
@@ -79,7 +79,7 @@ class Expression(Protocol):
 
 @dataclass(frozen=True)
 class Turned:
-    """Where points of the head come to lie. yaw, pitch: [T], -1 to 1."""
+    """Positions of the head's points when it is turned. yaw, pitch: [T], -1 to 1."""
 
     yaw: Array
     pitch: Array
@@ -93,7 +93,7 @@ class Turned:
         return across, y * np.cos(pitch) + toward * np.sin(pitch)
 
     def narrow(self, x: float, y: float) -> Array:
-        """How much of its width a small thing at (x, y) keeps."""
+        """Share of its width that a small thing at (x, y) keeps."""
         return np.asarray(np.clip(self.at(x + 0.5, y)[0] - self.at(x - 0.5, y)[0], 0.3, 1.2))
 
 

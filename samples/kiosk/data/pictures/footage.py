@@ -66,18 +66,18 @@ def excerpts(
 
 def _on_grid(path: Path, frames: int, start_s: float, size: tuple[int, int], crop: Crop) -> Iterator[NDArray[np.uint8]]:
     """The clip's frames from `start_s` on, at 25 a second: at each grid time the latest one."""
-    held: NDArray[np.uint8] | None = None
-    given = 0
+    latest: NDArray[np.uint8] | None = None
+    count = 0
     for time_s, picture in _decoded(path, start_s):
-        while held is not None and given < frames and start_s + given / FPS < time_s:
-            yield held
-            given += 1
-        if given >= frames:
+        while latest is not None and count < frames and start_s + count / FPS < time_s:
+            yield latest
+            count += 1
+        if count >= frames:
             return
-        held = _fitted(picture, size, crop)
-    if held is None:
+        latest = _fitted(picture, size, crop)
+    if latest is None:
         raise InputError(f"{path} has no picture after {start_s:g} s", hint="start earlier, or choose another clip")
-    yield held
+    yield latest
 
 
 def _decoded(path: Path, start_s: float) -> Iterator[tuple[float, Image.Image]]:

@@ -47,7 +47,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class GuideTrack:
-    """How the guide looks in each frame; every field is float32 [T] within RANGES. Left and right are the picture's."""
+    """The guide's looks in each frame; every field is float32 [T] within RANGES. Left and right are the picture's."""
 
     mouth: Array  # opening
     mouth_width: Array  # -1 rounded, 1 spread
@@ -116,7 +116,7 @@ def draw_guide(track: GuideTrack, height: int = HEIGHT, width: int = WIDTH) -> N
 
 
 def check(track: GuideTrack) -> None:
-    """Raises InputError where a track's length or value is wrong."""
+    """Check a track's lengths and values; raises InputError for a wrong one."""
     for name, (low, high) in RANGES.items():
         values: Array = getattr(track, name)
         if values.shape != (len(track),):

@@ -70,7 +70,7 @@ def holds(rng: np.random.Generator, frames: int, shortest: int, longest: int, sp
 
 
 def eased(share: ArrayLike) -> Track:
-    """0 to 1 with a soft start and end, for a share of the way that is cut to [0, 1]."""
+    """0 to 1 with a soft start and end, for a share of the distance, which is cut to [0, 1]."""
     cut = np.clip(np.asarray(share, np.float64), 0, 1)
     return np.asarray(cut * cut * (3 - 2 * cut))
 

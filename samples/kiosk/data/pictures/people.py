@@ -40,7 +40,7 @@ MOUTH: Colour = (92, 34, 38)
 
 @dataclass(frozen=True)
 class Look:
-    """How a person looks. size: 1 is 1.7 m. build: width of the body."""
+    """A person's looks. size: 1 is 1.7 m. build: width of the body."""
 
     size: float
     build: float
@@ -85,7 +85,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Motion:
-    """How a person moves; float32 [T] each. Left and right are the picture's."""
+    """A person's movements; float32 [T] each. Left and right are the picture's."""
 
     facing: Array  # -1 to the left, 0 to the camera, 1 to the right
     stride: Array  # radians of the walk's cycle

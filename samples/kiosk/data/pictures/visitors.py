@@ -1,4 +1,4 @@
-"""What the kiosk's camera sees, with the truth about it: visitors come, stand, talk and leave; others pass behind.
+"""Pictures of the kiosk's camera with the truth about them: visitors come, stand, talk and leave; others pass behind.
 
     script = VisitorScript(visits=(Visit(arrives=20, leaves=180),))
     frames, truth = visitor_clip(seed=7, frames=250, script=script)     # uint8 [250, 96, 160, 3]
@@ -23,7 +23,7 @@ from samples.kiosk.data.pictures.people import Look, Motion, draw_person
 from wanedge_runtimes.errors import InputError
 
 HEIGHT, WIDTH = 96, 160
-Way = Literal["left", "right", "ahead"]
+Direction = Literal["left", "right", "ahead"]
 
 CAMERA_HEIGHT = 60.0  # person units above the ground: 1.5 m
 NEAR = 1.5  # pixels per person unit at 96 rows: closer than about two metres counts as present
@@ -45,13 +45,13 @@ class Visit:
 
     arrives: int
     leaves: int | None = None
-    comes: Way = "left"
-    goes: Way = "right"
+    comes: Direction = "left"
+    goes: Direction = "right"
 
 
 @dataclass(frozen=True)
 class VisitorScript:
-    """Who comes when. speech: [frames], 0 to 1, how loudly the visitor who is there speaks. passers_by: a minute."""
+    """The visits. speech: [frames], 0 to 1, how loudly the visitor who is there speaks. passers_by: a minute."""
 
     visits: tuple[Visit, ...] = ()
     speech: Array | None = None
@@ -60,7 +60,7 @@ class VisitorScript:
 
 @dataclass(frozen=True)
 class VisitorTruth:
-    """What is so in each frame.
+    """The truth about each frame.
 
     present: bool [T], a visitor is near and at least half in view. x: float32 [T], -1 left to 1 right, NaN where nobody
     is present. appears, leaves: frames at which somebody first is present, and no longer is. Who is there from the
@@ -119,7 +119,7 @@ def visitor_truth(
 
 @dataclass(frozen=True)
 class _Walk:
-    """Where a person is. x: [T], design units from the picture's middle. scale: [T], units per person unit."""
+    """A person's path. x: [T], design units from the picture's middle. scale: [T], units per person unit."""
 
     x: Track
     scale: Track
@@ -167,7 +167,7 @@ def _visitor(seed: int, frames: int, visit: Visit, script: VisitorScript, width:
 
 
 def _walk(seed: int, frames: int, visit: Visit, width: float) -> _Walk:
-    """Where the visitor is who `_visitor` draws."""
+    """The path of the visitor whom `_visitor` draws."""
     rng = stream(seed, *_key(visit))
     Look.seeded(rng)  # the look is drawn from the same stream, before the path
     return _walked(rng, seed, frames, visit, width)
@@ -185,23 +185,23 @@ def _key(visit: Visit) -> tuple[int, ...]:
 
 
 def _path(rng: np.random.Generator, frames: int, visit: Visit, width: float) -> tuple[Track, Track]:
-    """Where a visitor is: (x, scale). A walk is a straight line on the ground, so its picture grows as 1 / distance."""
+    """A visitor's path: (x, scale). A walk is a straight line on the ground, so its picture grows as 1 / distance."""
     near = float(rng.uniform(*STANDING))
     place = float(rng.uniform(-0.22, 0.22)) * width / near  # person units from the middle
     edge = (width / 2) / near + OFF
     # Drawn whether used or not: what a visitor does at the end must not shift what was drawn for the beginning.
     side_in, side_out = rng.choice((-1.0, 1.0), 2)
     haste_in, haste_out = rng.random(2)
-    way_in, lasting_in = _gate(visit.comes, side_in, edge, near, width), _duration(visit.comes, haste_in)
-    way_out, lasting_out = _gate(visit.goes, side_out, edge, near, width), _duration(visit.goes, haste_out)
+    gate_in, lasting_in = _gate(visit.comes, side_in, edge, near, width), _duration(visit.comes, haste_in)
+    gate_out, lasting_out = _gate(visit.goes, side_out, edge, near, width), _duration(visit.goes, haste_out)
     now = np.arange(frames)
     come = 1 - (1 - np.clip((now - visit.arrives) / lasting_in, 0, 1)) ** 1.7
-    across = way_in[0] + (place - way_in[0]) * come
-    distance = 1 / way_in[1] + (1 / near - 1 / way_in[1]) * come
+    across = gate_in[0] + (place - gate_in[0]) * come
+    distance = 1 / gate_in[1] + (1 / near - 1 / gate_in[1]) * come
     if visit.leaves is not None and visit.leaves < frames:
         gone = np.clip((now - visit.leaves) / lasting_out, 0, 1) ** 1.5
-        across = _turned(across, visit.leaves, way_out[0], gone)
-        distance = _turned(distance, visit.leaves, 1 / way_out[1], gone)
+        across = _turned(across, visit.leaves, gate_out[0], gone)
+        distance = _turned(distance, visit.leaves, 1 / gate_out[1], gone)
     return across / distance, 1 / distance
 
 
@@ -210,16 +210,16 @@ def _turned(track: Track, frame: int, goal: float, gone: Track) -> Track:
     return np.where(np.arange(len(track)) >= frame, track[frame] + (goal - track[frame]) * gone, track)
 
 
-def _gate(way: Way, side: float, edge: float, near: float, width: float) -> tuple[float, float]:
+def _gate(direction: Direction, side: float, edge: float, near: float, width: float) -> tuple[float, float]:
     """(person units from the middle, scale) of a place out of the picture."""
-    if way == "ahead":
+    if direction == "ahead":
         return side * ((width / 2) / FAR + OFF), FAR
-    return (-edge if way == "left" else edge), near
+    return (-edge if direction == "left" else edge), near
 
 
-def _duration(way: Way, haste: float) -> float:
+def _duration(direction: Direction, haste: float) -> float:
     """Frames of a walk; haste: 0 to 1."""
-    slow, fast = (120, 75) if way == "ahead" else (55, 32)
+    slow, fast = (120, 75) if direction == "ahead" else (55, 32)
     return slow + (fast - slow) * haste
 
 
@@ -233,9 +233,10 @@ def _passers_by(seed: int, frames: int, rate: float, width: float) -> list[_Acto
     number = 0
     while at < frames:
         look, scale = Look.seeded(rng), float(rng.uniform(*BACKGROUND))
-        way, speed = float(rng.choice((-1, 1))), float(rng.uniform(1.3, 2.2))  # person units a frame: 0.8 to 1.4 m/s
+        heading = float(rng.choice((-1, 1)))
+        speed = float(rng.uniform(1.3, 2.2))  # person units a frame: 0.8 to 1.4 m/s
         edge = width / 2 + OFF * scale
-        x = np.asarray(way * (-edge + (np.arange(frames) - at) * speed * scale), np.float64)
+        x = np.asarray(heading * (-edge + (np.arange(frames) - at) * speed * scale), np.float64)
         on = (np.arange(frames) >= at) & (np.abs(x) <= edge)
         scales = np.full(frames, scale)
         motion = _motion(seed, (401, number), frames, x, scales, np.zeros(frames), None)

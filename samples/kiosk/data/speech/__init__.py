@@ -1,1 +1,1 @@
-"""What the visitor and the guide say: intents, voices, rooms and noises, all made on demand from seeds."""
+"""Speech of the visitor and the guide: intents, voices, rooms and noises, all made on demand from seeds."""

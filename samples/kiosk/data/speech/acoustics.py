@@ -1,4 +1,4 @@
-"""The way of sound to the kiosk's microphone: tempo and pitch, the room, the microphone, and the lobby's noise.
+"""Acoustics between speaker and model: tempo and pitch, the room, the microphone, and the lobby's noise.
 
 Pure functions; whatever is random comes from the generator that is passed in.
 """

@@ -16,7 +16,7 @@ from wanedge.config import FPS
 from wanedge_runtimes.errors import InputError
 
 SAMPLE_RATE: Final = 16_000  # Hz, one channel, everywhere in the kiosk's speech
-FRAME: Final = SAMPLE_RATE // 100  # 10 ms, the step in which speech is told from silence
+FRAME: Final = SAMPLE_RATE // 100  # 10 ms, the step in which speech is separated from silence
 MARGIN: Final = 2 * FRAME  # kept around the speech, for consonants that are softer than the threshold
 BELOW_PEAK_DB: Final = 40.0  # softer than this under the loudest frame is silence; synthesisers are quieter still
 
@@ -34,7 +34,7 @@ def _no_words() -> Spans:
 class Clip:
     """Speech. pcm: [n] float32 in [-1, 1] at SAMPLE_RATE. Samples in [speech_start, speech_end) are speech.
 
-    words: [count, 2] int64, start and end sample of every word where the voice tells them, else [0, 2].
+    words: [count, 2] int64, start and end sample of every word where the voice gives them, else [0, 2].
     """
 
     pcm: Samples
@@ -59,8 +59,8 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the recipe, in hexadecimal: its name in the cache and its side of the split."""
-        told = json.dumps([SYNTHESIS, self.tool, self.voice, self.text, self.settings], ensure_ascii=True)
-        return hashlib.sha256(told.encode()).hexdigest()
+        content = json.dumps([SYNTHESIS, self.tool, self.voice, self.text, self.settings], ensure_ascii=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def options(self) -> Mapping[str, float]:
@@ -100,9 +100,9 @@ class ClipCache:
         path = self.path(recipe)
         if not path.exists():
             self._write(path, make(recipe))
-        with np.load(path) as held:
-            start, end = (int(edge) for edge in held["speech"])
-            return Clip(held["pcm"].astype(np.float32) / 32768.0, start, end, held["words"])
+        with np.load(path) as stored:
+            start, end = (int(edge) for edge in stored["speech"])
+            return Clip(stored["pcm"].astype(np.float32) / 32768.0, start, end, stored["words"])
 
     def path(self, recipe: Recipe) -> Path:
         name = recipe.fingerprint

@@ -24,7 +24,7 @@ HELD_OUT_SHARE: Final = 8
 
 @dataclass(frozen=True)
 class World:
-    """What the world text says. name: one of NAMES. opens, closes: hours as words."""
+    """The content of the world text. name: one of NAMES. opens, closes: hours as words."""
 
     name: str = "Joe"
     opens: str = "nine"
@@ -37,7 +37,7 @@ class World:
 
     @property
     def held_out(self) -> bool:
-        """Whether this combination never appears in training."""
+        """True for a combination that never appears in training."""
         return hashlib.sha256(self.text.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
@@ -65,14 +65,14 @@ class Intent:
 
 def expected_reply(intent: str, world: World) -> str:
     """The guide's right reply, e.g. "(waves) Hello! I am Joe." Raises InputError for an unknown intent."""
-    found = INTENTS.get(intent)
-    if found is None:
+    known = INTENTS.get(intent)
+    if known is None:
         raise InputError(f"there is no intent {intent!r}", hint=f"choose one of: {', '.join(INTENTS)}")
-    return found.reply.format(name=world.name, opens=world.opens, closes=world.closes)
+    return known.reply.format(name=world.name, opens=world.opens, closes=world.closes)
 
 
 def is_right_reply(text: str, intent: str, world: World) -> bool:
-    """Whether the spoken words of `text` are those of the right reply; case, spacing and punctuation do not count."""
+    """True where the spoken words of `text` are the right reply's; case, spacing and punctuation do not count."""
     return _letters(text) == _letters(expected_reply(intent, world))
 
 
@@ -87,7 +87,7 @@ def spoken(text: str) -> str:
 
 
 def behaviours(text: str) -> tuple[str, ...]:
-    """What the guide does, in order: the texts in parentheses."""
+    """The guide's acts, in order: the texts in parentheses."""
     return tuple(_BEHAVIOUR.findall(text))
 
 

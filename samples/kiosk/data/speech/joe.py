@@ -1,7 +1,7 @@
 """The guide's voice: piper's CC0 network `joe`, run directly, with the time of every word.
 
 Phonemes come from the tool espeak-ng, as in piper itself. The network's two sources of noise are switched off: a text
-then always sounds the same, and the lengths that the network gives to each phoneme tell where the words are.
+then always sounds the same, and the lengths that the network gives to each phoneme say where the words are.
 """
 
 import json
@@ -35,7 +35,7 @@ _SENTENCE_ENDS: Final = ".!?"
 
 @dataclass(frozen=True)
 class _Word:
-    """Where a word is, in phonemes of its sentence."""
+    """A word's place, in phonemes of its sentence."""
 
     first: int
     last: int  # exclusive
@@ -110,7 +110,7 @@ def _synthesize(phonemes: Sequence[str], tempo: float) -> tuple[Samples, NDArray
 
 
 def _sentences(text: str) -> tuple[_Sentence, ...]:
-    made: list[_Sentence] = []
+    sentences: list[_Sentence] = []
     phonemes: list[str] = []
     words: list[_Word] = []
     for clause, mark in _CLAUSE.findall(text):
@@ -122,11 +122,11 @@ def _sentences(text: str) -> tuple[_Sentence, ...]:
         words += _placed(clause.split(), groups, len(phonemes))
         phonemes += list(_GAP.join(groups)) + ([mark] if mark else [])
         if mark and mark in _SENTENCE_ENDS:
-            made.append(_Sentence(tuple(phonemes), tuple(words)))
+            sentences.append(_Sentence(tuple(phonemes), tuple(words)))
             phonemes, words = [], []
     if phonemes:
-        made.append(_Sentence(tuple(phonemes), tuple(words)))
-    return tuple(made)
+        sentences.append(_Sentence(tuple(phonemes), tuple(words)))
+    return tuple(sentences)
 
 
 def _placed(words: Sequence[str], groups: Sequence[str], at: int) -> list[_Word]:
@@ -164,8 +164,8 @@ def _distributed(words: Sequence[int], groups: Sequence[int]) -> list[list[int]]
 @cache
 def _ipa(text: str) -> tuple[str, ...]:
     """Phonemes of a clause, in groups between blanks."""
-    told = called(["espeak-ng", "-q", "--ipa", "-v", _settings()["espeak"]["voice"], "--stdin"], text)
-    return tuple(unicodedata.normalize("NFD", told.decode()).split())
+    output = called(["espeak-ng", "-q", "--ipa", "-v", _settings()["espeak"]["voice"], "--stdin"], text)
+    return tuple(unicodedata.normalize("NFD", output.decode()).split())
 
 
 def _rate() -> int:

@@ -1,4 +1,4 @@
-"""How intelligible speech is: Whisper tiny.en listens, and its word errors are counted."""
+"""Intelligibility of speech: Whisper tiny.en listens, and its word errors are counted."""
 
 import json
 import re
@@ -36,7 +36,7 @@ _SPELLINGS: Final = {str(value): word for value, word in enumerate(NUMBERS, star
 
 
 def heard(clips: Sequence[Samples]) -> list[str]:
-    """What Whisper tiny.en hears in each clip, [n] float32 at 16 kHz. About half a second of work for a clip.
+    """Transcribe each clip, [n] float32 at 16 kHz, by Whisper tiny.en. About half a second of work for a clip.
 
     Raises MissingExtra when the judge is not installed, ExecutionError when it fails.
     """
@@ -61,13 +61,13 @@ def words(text: str) -> list[str]:
 
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Insertions, deletions and substitutions that turn `reference` into `hypothesis`, and the reference's words."""
-    told, got = words(reference), words(hypothesis)
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(told, start=1):
+    expected, actual = words(reference), words(hypothesis)
+    row = list(range(len(actual) + 1))
+    for i, word in enumerate(expected, start=1):
         previous, row[0] = row[0], i
-        for j, other in enumerate(got, start=1):
+        for j, other in enumerate(actual, start=1):
             previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (word != other))
-    return row[-1], len(told)
+    return row[-1], len(expected)
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:

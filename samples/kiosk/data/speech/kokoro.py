@@ -105,8 +105,8 @@ def _session() -> Any:
 def _vocabulary(path: Path) -> dict[str, int]:
     if not path.exists():
         raise MissingExtra("the voices of Kokoro are not installed", hint=INSTALL)
-    held: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["vocab"]
-    return held
+    vocabulary: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["vocab"]
+    return vocabulary
 
 
 @cache

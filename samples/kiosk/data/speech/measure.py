@@ -62,8 +62,8 @@ def _voices() -> dict[str, dict[str, float]]:
 
 
 def _any_recipe(rng: np.random.Generator, voice: Voice, text: str) -> Recipe:
-    made = voice.recipes(text)
-    return made[int(rng.integers(len(made)))]
+    choices = voice.recipes(text)
+    return choices[int(rng.integers(len(choices)))]
 
 
 def _levels(clips: Sequence[Clip]) -> dict[str, float]:
@@ -82,26 +82,28 @@ def _guide() -> dict[str, Any]:
     started = time.perf_counter()
     clips = {tempo: [joe.say(joe.joe(text, tempo)) for text in track(texts, "guide")] for tempo in joe.TEMPI}
     spent = time.perf_counter() - started
-    made = [clip for group in clips.values() for clip in group]
+    utterances = [clip for group in clips.values() for clip in group]
     edge = round(0.25 * SAMPLE_RATE)
     heard = judge.heard([np.pad(clip.pcm, edge) for clip in clips[1.0]])
     return {
         "replies": len(texts),
-        "utterances": len(made),
-        "distinct": len({audio_hash(clip.pcm) for clip in made}),
-        "seconds_per_second": round(sum(clip.seconds for clip in made) / spent, 1),
-        "seconds": round(sum(clip.seconds for clip in made), 1),
-        "longest_s": round(max(clip.seconds for clip in made), 2),
+        "utterances": len(utterances),
+        "distinct": len({audio_hash(clip.pcm) for clip in utterances}),
+        "seconds_per_second": round(sum(clip.seconds for clip in utterances) / spent, 1),
+        "seconds": round(sum(clip.seconds for clip in utterances), 1),
+        "longest_s": round(max(clip.seconds for clip in utterances), 2),
         "word_error_rate": round(judge.word_error_rate(texts, heard), 3),
         "misheard": [
-            f"{told} | {got}" for told, got in zip(texts, heard, strict=True) if judge.word_errors(told, got)[0]
+            f"{expected} | {actual}"
+            for expected, actual in zip(texts, heard, strict=True)
+            if judge.word_errors(expected, actual)[0]
         ],
-        "words": _word_timing(made),
+        "words": _word_timing(utterances),
     }
 
 
 def _word_timing(clips: Sequence[Clip]) -> dict[str, float]:
-    """How the words' spans agree with where the sound is."""
+    """Agreement of the words' spans with the sound."""
     inside, total = 0.0, 0.0
     first, last, gaps = [], [], []
     for clip in clips:
@@ -126,12 +128,12 @@ def _word_timing(clips: Sequence[Clip]) -> dict[str, float]:
 
 
 def _recordings() -> dict[str, Any]:
-    held = [prompt(item.name) for item in HELD_OUT_PROMPTS]
+    clips = [prompt(item.name) for item in HELD_OUT_PROMPTS]
     texts = [item.text for item in HELD_OUT_PROMPTS]
     edge = round(0.25 * SAMPLE_RATE)
-    heard = judge.heard([np.pad(clip.pcm, edge) for clip in held])
+    heard = judge.heard([np.pad(clip.pcm, edge) for clip in clips])
     return {
-        "held_out": len(held),
+        "held_out": len(clips),
         "held_out_word_error_rate": round(judge.word_error_rate(texts, heard), 3),
         "training": len(training_prompts()),
         "training_minutes": round(sum(prompt(name).seconds for name in training_prompts()) / 60, 1),

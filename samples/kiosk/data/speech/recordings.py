@@ -66,15 +66,15 @@ def prompt(name: str) -> Clip:
 
 @cache
 def training_prompts() -> tuple[str, ...]:
-    """Names of the prompts that may be trained on: speech, and in no way one of the held-out recordings.
+    """Names of the prompts that may be trained on: speech, and none of the held-out recordings.
 
-    The package holds some recordings twice under different names, so they are told apart by their samples.
+    The package holds some recordings twice under different names, so their samples are compared.
     """
-    kept = {audio_hash(prompt(held.name).pcm) for held in HELD_OUT_PROMPTS}
+    held_out = {audio_hash(prompt(item.name).pcm) for item in HELD_OUT_PROMPTS}
     root = _existing()
     named = (str(path.relative_to(root).with_suffix("")) for path in sorted(root.rglob("*.g722")))
     names = [name for name in named if not name.startswith(_NOT_SPEECH) and name not in _SAME_TAKE]
-    return tuple(name for name in names if audio_hash(prompt(name).pcm) not in kept)
+    return tuple(name for name in names if audio_hash(prompt(name).pcm) not in held_out)
 
 
 def _existing() -> Path:

@@ -1,4 +1,4 @@
-"""What is heard in the lobby: visitors' utterances, backgrounds, and the guide's own speech. Each from a seed."""
+"""Sound of the lobby: visitors' utterances, backgrounds, and the guide's own speech. Each from a seed."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ _BABBLING = 8  # clips that a babble is mixed from
 
 @dataclass(frozen=True)
 class Conditions:
-    """How utterances reach the microphone. Ranges are drawn from evenly.
+    """Acoustics that utterances are heard through. Ranges are drawn from evenly.
 
     speed: factor on tempo and pitch. dry, quiet: shares of utterances without a room, without noise.
     rt60_s: reverberation time. snr_db: level of speech over noise. level_dbfs: RMS of the speech. slide: an utterance
@@ -125,8 +125,8 @@ def visitor_utterance(
     """
     rng = _generator("visitor", split, seed)
     if split == "real":
-        held = HELD_OUT_PROMPTS[seed % len(HELD_OUT_PROMPTS)]
-        clip, intent, text, voice = prompt(held.name), held.intent, held.text, SPEAKER
+        item = HELD_OUT_PROMPTS[seed % len(HELD_OUT_PROMPTS)]
+        clip, intent, text, voice = prompt(item.name), item.intent, item.text, SPEAKER
     elif split == "natural":
         recipe = _chosen(rng, _allowed(natural_recipes(intent := _chosen(rng, intents)), None, most_words))
         clip, text, voice = CACHE.get(recipe, say_naturally), recipe.text, f"kokoro {recipe.voice}"

@@ -2,7 +2,7 @@
 
 Both tools are Debian packages; `python -m samples.kiosk.tools` installs them. A recipe is kept out of training for any
 of three reasons: its voice is held out, its text is, or its fingerprint falls into the reserved share. The last leaves
-known voices with known words to tell overfitting early.
+known voices with known words to see overfitting early.
 """
 
 import io
@@ -85,7 +85,7 @@ def _espeak(recipe: Recipe) -> Samples:
 
 
 def read_wav(data: bytes) -> Samples:
-    """Mono 16-bit WAV as [n] float32 at SAMPLE_RATE. The length told in the header may be that of an endless stream."""
+    """Mono 16-bit WAV as [n] float32 at SAMPLE_RATE. The length in the header may be that of an endless stream."""
     with wave.open(io.BytesIO(data)) as file:
         rate = file.getframerate()
         pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768.0
@@ -160,12 +160,12 @@ def recipes(split: Split, intent: str) -> tuple[Recipe, ...]:
     known = INTENTS[intent].phrasings
     voices = TRAINING_VOICES if split in ("train", "validation") else HELD_OUT_VOICES
     texts = INTENTS[intent].held_out if split == "phrasings" else known
-    made = (recipe for text in texts for voice in voices for recipe in voice.recipes(text))
-    return tuple(recipe for recipe in made if side(recipe) == split)
+    every = (recipe for text in texts for voice in voices for recipe in voice.recipes(text))
+    return tuple(recipe for recipe in every if side(recipe) == split)
 
 
 def _sound_key(recipe: Recipe) -> str:
-    """What the sound depends on: a text's letters, not its punctuation; a speaker, not always the accent.
+    """A name for what the sound depends on: a text's letters, not its punctuation; a speaker, not always the accent.
 
     Two accents of one espeak-ng variant say short words with the same samples, so they must fall on one side.
     """
