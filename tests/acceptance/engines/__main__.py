@@ -71,11 +71,11 @@ def _model(name: ModelName, out: Path, library: str, progress: Progress) -> Meas
     planned = list(jobs(bundle, CELLS[name]))
     progress.update(task, total=len(planned))
 
-    def told(job: Job) -> None:
+    def on_progress(job: Job) -> None:
         say(f"{job.cell.target} {job.cell.precision} {job.component}")
         progress.advance(task, 1)
 
-    records = take_records(bundle, planned, out / "records.jsonl", library, told)
+    records = take_records(bundle, planned, out / "records.jsonl", library, on_progress)
     return measures(records, CELLS[name], len(bundle.model.backbone.layout))
 
 

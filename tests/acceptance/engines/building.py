@@ -23,13 +23,16 @@ from wanedge_export.lint import Finding, Graph, lint_graph
 from wanedge_runtimes.doctor import collect, machine_of
 from wanedge_runtimes.targets import target_named
 
-Told = Callable[[Job], None]
+OnProgress = Callable[[Job], None]
 
 
-def take_records(bundle: Bundle, jobs: Sequence[Job], kept: Path, library: str, told: Told) -> list[Record]:
+def take_records(
+    bundle: Bundle, jobs: Sequence[Job], kept: Path, library: str, on_progress: OnProgress
+) -> list[Record]:
     """A record for every job, in order: the kept one of these graphs and this library, or a new one.
 
-    kept: the file of records, which grows by whole cells. library: version of TensorRT-RTX. told: before every job.
+    kept: the file of records, which grows by whole cells. library: version of TensorRT-RTX.
+    on_progress: called before every job.
     """
     known = read_records(kept)
     records = []
@@ -38,16 +41,18 @@ def take_records(bundle: Bundle, jobs: Sequence[Job], kept: Path, library: str, 
         found = [next((each for each in known if each.is_of(job, library)), None) for job in own]
         there = [record for record in found if record is not None]
         if len(there) < len(own):
-            there = cell_records(bundle, cell, own, library, told)
+            there = cell_records(bundle, cell, own, library, on_progress)
             append(kept, there)
         else:
             for job in own:
-                told(job)
+                on_progress(job)
         records += there
     return records
 
 
-def cell_records(bundle: Bundle, cell: Cell, jobs: Sequence[Job], library: str, told: Told) -> list[Record]:
+def cell_records(
+    bundle: Bundle, cell: Cell, jobs: Sequence[Job], library: str, on_progress: OnProgress
+) -> list[Record]:
     """The cell's graphs, built together and then again one by one; where it should not build, each once.
 
     Raises BuildError when they do not build together although each alone does.
@@ -64,7 +69,7 @@ def cell_records(bundle: Bundle, cell: Cell, jobs: Sequence[Job], library: str, 
         wall, cpu = perf_counter() - started, _children_seconds() - used
     records = []
     for job in jobs:
-        told(job)
+        on_progress(job)
         record = _record(bundle, job, library, digests.get(job.component))
         records.append(record.model_copy(update={"seconds": wall / len(jobs), "cpu_seconds": cpu / len(jobs)}))
     if failure is not None and all(record.refused is None and not record.lint for record in records):

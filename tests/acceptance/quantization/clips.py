@@ -51,7 +51,7 @@ def world_of(split: Heard) -> World:
 
 
 def write_clips(
-    folder: Path, split: Heard, count: int, units: int, told: Callable[[str], None] = lambda _name: None
+    folder: Path, split: Heard, count: int, units: int, on_progress: Callable[[str], None] = lambda _name: None
 ) -> list[Path]:
     """Write the clips that are missing; returns all of them. Raises MissingExtra without speech tools, BundleError."""
     paths = []
@@ -62,7 +62,7 @@ def write_clips(
             script = write_script(split, FIRST_SEED + number, units, kind, worlds=[world_of(split)])
             with disk_errors(path), staged_file(path) as staged, staged.open("wb") as file:
                 save_units(file, list(script_units(script)))
-            told(path.name)
+            on_progress(path.name)
         paths.append(path)
     return paths
 

@@ -26,7 +26,7 @@ from wanedge_runtimes.runtime import RuntimeOptions
 
 WARM_UP: Final = 10  # units
 _ROUNDS: Final = 2000
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 def unit_times(
@@ -68,13 +68,13 @@ def talks(count: int) -> list[Item]:
 
 
 def paired_replies(
-    path: Path, variant: str, reference: str, asked: Sequence[Item], folder: Path, workers: int, told: Told
+    path: Path, variant: str, reference: str, asked: Sequence[Item], folder: Path, workers: int, on_progress: OnProgress
 ) -> dict[str, Measure]:
     """Right replies of a variant against another's on the same conversations in closed loop: points, and each share."""
     bundle, found = Bundle.open(path), []
     for name in (variant, reference):
         kept = folder / f"{graphs_digest(bundle, bundle.variant(name))[:12]}-{name}"
-        records = take_place(asked, Setting(path, "onnxruntime", name, None, kept), workers, told)
+        records = take_place(asked, Setting(path, "onnxruntime", name, None, kept), workers, on_progress)
         found.append(outcomes(records.values(), bundle, name, "tests.acceptance.quantization.prove"))
     (pair,) = [p for p in pair_outcomes(found[0], found[1]) if p.name == "right_reply"]
     label = variant.removesuffix("-qdq")
@@ -86,7 +86,9 @@ def paired_replies(
     }
 
 
-def calibration_growth(bundle: Bundle, clips: Sequence[Clip], units: int, world: str, told: Told) -> Measure:
+def calibration_growth(
+    bundle: Bundle, clips: Sequence[Clip], units: int, world: str, on_progress: OnProgress
+) -> Measure:
     """Resident memory that calibration gains from the end of the first pass over the clips to `units` units, MB.
 
     The clips are read again and again, as an hour of them would be. n: units after the first pass.
@@ -97,7 +99,7 @@ def calibration_growth(bundle: Bundle, clips: Sequence[Clip], units: int, world:
         while done < units:
             for clip in clips:
                 done += recorder.stream(clip, world=world)
-                told(done)
+                on_progress(done)
             last = _resident_mb()  # as long as the model is open: what it gives back is no growth
             if first is None:
                 first, start = last, done

@@ -17,7 +17,15 @@ import typer
 
 from tests.acceptance.quantization.feeds import recorded
 from tests.acceptance.quantization.modelopt_venv import VENV, installed
-from tests.acceptance.quantization.side_by_side import Judged, Made, Way, by_modelopt, by_wanedge, dequantized, judge
+from tests.acceptance.quantization.side_by_side import (
+    Judged,
+    Made,
+    Request,
+    by_modelopt,
+    by_wanedge,
+    dequantized,
+    judge,
+)
 from tests.repository import commit
 from wanedge.benchmark import machine_facts
 from wanedge.bundle import Bundle
@@ -52,8 +60,12 @@ def main(
             files = {"wanedge": by_wanedge(opened, component, steps, folder)}
             ours = tuple(node.name for node in dequantized(read_graph(files["wanedge"].graph))[0])
             # Its default; the other method that it has for INT8; and that on our layers: choice and ranges apart.
-            for way in (Way("entropy", "entropy"), Way("max", "max"), Way("max_same_layers", "max", ours)):
-                files[f"modelopt_{way.name}"] = by_modelopt(opened, component, steps, folder, python, way)
+            for request in (
+                Request("entropy", "entropy"),
+                Request("max", "max"),
+                Request("max_same_layers", "max", ours),
+            ):
+                files[f"modelopt_{request.name}"] = by_modelopt(opened, component, steps, folder, python, request)
             judged = {name: judge(file, spec, unseen, folder) for name, file in files.items()}
         count = sum(map(len, unseen))
         figures = Results(

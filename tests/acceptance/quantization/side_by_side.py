@@ -31,7 +31,7 @@ WEIGHTED: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
-class Way:
+class Request:
     """How ModelOpt is asked. method: "entropy", its default, or "max". layers: nodes; its own choice if empty."""
 
     name: str
@@ -82,14 +82,16 @@ def by_wanedge(bundle: Bundle, component: str, steps: Sequence[Step], folder: Pa
     return Made(graph, *spent, "wanedge, tensorrt form, mse")
 
 
-def by_modelopt(bundle: Bundle, component: str, steps: Sequence[Step], folder: Path, python: Path, way: Way) -> Made:
+def by_modelopt(
+    bundle: Bundle, component: str, steps: Sequence[Step], folder: Path, python: Path, request: Request
+) -> Made:
     """ModelOpt's ONNX post-training quantization, in `python`'s environment.
 
     Raises ExecutionError with its own words where it does not take the graph.
     """
     graph, spec = bundle.graph(component, float_variant(bundle))
     write_graph(read_graph(graph), folder, component)  # a copy with its weights beside it: it writes there, too
-    samples, output = folder / "samples.npz", folder / f"{way.name}.onnx"
+    samples, output = folder / "samples.npz", folder / f"{request.name}.onnx"
     arrays = {f"{k}/{name}": value for k, step in enumerate(steps) for name, value in step.feeds(spec).items()}
     np.savez(samples, allow_pickle=False, **arrays)
     # -I keeps the script's folder off the path: it has a module `modelopt`, too.
@@ -101,17 +103,19 @@ def by_modelopt(bundle: Bundle, component: str, steps: Sequence[Step], folder: P
         str(samples),
         str(output),
     ]
-    patterns = [f"{re.escape(name)}$" for name in way.layers]  # it takes names as regular expressions
-    done = subprocess.run([*command, way.method, *patterns], capture_output=True, text=True, check=False, cwd=folder)
+    patterns = [f"{re.escape(name)}$" for name in request.layers]  # it takes names as regular expressions
+    done = subprocess.run(
+        [*command, request.method, *patterns], capture_output=True, text=True, check=False, cwd=folder
+    )
     if done.returncode != 0:
         said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it says nothing")
         raise ExecutionError(
             f"ModelOpt does not take {component}: {said}",
             hint=f"try another --component; it said: {done.stderr[-1000:]}",
         )
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    about = f"ModelOpt {told['version']} with ONNX Runtime {told['onnxruntime']}, {way.method}"
-    return Made(output, told["cpu_s"], told["wall_s"], about)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    about = f"ModelOpt {answer['version']} with ONNX Runtime {answer['onnxruntime']}, {request.method}"
+    return Made(output, answer["cpu_s"], answer["wall_s"], about)
 
 
 def recording_of(bundle: Bundle, component: str, steps: Sequence[Step], folder: Path) -> Recording:
