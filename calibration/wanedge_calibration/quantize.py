@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -18,9 +19,13 @@ from wanedge_calibration.graph.sites import Site, find_sites
 from wanedge_calibration.recipe import Form, Mode, Precision, Recipe, default_mode
 from wanedge_calibration.rollout.calibrate import float_variant
 from wanedge_calibration.rollout.recording import ROLLOUT, Calibration, model_digest, read_calibration
+from wanedge_runtimes.errors import GraphError
+from wanedge_runtimes.registry import open_runtime
+from wanedge_runtimes.runtime import RuntimeOptions
 
 RECIPES = "calibration"  # the bundle's folder for them
 _KIND = {"fp32": "qdq", "fp16": "fp16"}  # how a Q/DQ variant is called, by the float precision around its products
+_RECURRENT = ("GRU", "LSTM", "RNN")
 _CAST = (".half", ".float")  # what the exporter calls a tensor in the other precision
 
 # What an input of a layer must keep when it is rounded to 8-bit integers, at its best range. In kiosk-tiny the products
@@ -56,7 +61,26 @@ class Source:
         return cls(bundle, chosen, calibration, holder.manifest.files[ROLLOUT].sha256)
 
     def graph(self, component: str) -> ModelProto:
-        return read_graph(self.bundle.graph(component, self.variant)[0])
+        """A component's graph. Raises QuantizationError for one of another opset than its spec says."""
+        path, spec = self.bundle.graph(component, self.variant)
+        model = read_graph(path)
+        opset = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+        if opset != spec.opset:
+            raise QuantizationError(
+                f"{component}: the graph is opset {opset}, its spec says {spec.opset}",
+                hint="import or export the component again",
+            )
+        return model
+
+    @property
+    def not_calibrated(self) -> list[str]:
+        """Components with layers of which the roll-out saw no input: nothing but their weights can be quantized."""
+        return [c for c in self.variant.graphs if self.sites(c) and not self.calibrated(c)]
+
+    @property
+    def recurrent_layers(self) -> int:
+        """Layers that stay float whatever the recipe says."""
+        return sum(node.op_type in _RECURRENT for c in self.variant.graphs for node in self.graph(c).graph.node)
 
     def sites(self, component: str) -> list[Site]:
         return find_sites(self.graph(component))
@@ -89,13 +113,15 @@ def default_recipe(source: Source, precision: Precision, form: Form = "cpu", nam
     """
     components: dict[str, dict[str, Mode]] = {}
     for component in source.variant.graphs:
-        sites = find_sites(source.graph(component))
-        modes = {}
+        model = source.graph(component)
+        sites = find_sites(model)
+        modes: dict[str, Mode] = {}
         for site in sites:
             seen = source.recorded(component, site.reads)
             fits = seen is not None and (precision == "fp8" or source.fits_integers(component, seen, form))
             modes[site.node] = default_mode(site, precision, form, fits)
-        components[component] = modes
+        stay = _weights_that_stay(model, sites, modes)
+        components[component] = {s.node: "fp32" if s.weight in stay else modes[s.node] for s in sites}
     return Recipe(
         precision=precision,
         form=form,
@@ -104,6 +130,18 @@ def default_recipe(source: Source, precision: Precision, form: Form = "cpu", nam
         calibration=source.calibration_sha256,
         components=components,
     )
+
+
+def _weights_that_stay(model: ModelProto, sites: list[Site], modes: Mapping[str, Mode]) -> set[str]:
+    """Weights of which a reader stays float: they are kept in float anyway, and 8-bit copies would only add to them."""
+    quantized = {(site.node, site.weight) for site in sites if modes[site.node] != "fp32"}
+    weights = {weight for _, weight in quantized}
+    return {
+        name
+        for node in model.graph.node
+        for name in node.input
+        if name in weights and (node.name, name) not in quantized
+    }
 
 
 def quantized_graph(source: Source, component: str, recipe: Recipe) -> ModelProto:
@@ -183,6 +221,7 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
         graphs: dict[str, GraphFiles] = {}
         for component, files in source.variant.graphs.items():
             written = write_graph(quantized_graph(source, component, recipe), target, component)
+            _require_loadable(source, component, written[0], recipe)
             graph, *data = (f"{folder}/{file.name}" for file in written)
             graphs[component] = GraphFiles(graph=graph, data=tuple(data), spec=files.spec)
         writer.add_file(f"{RECIPES}/{recipe.variant}.yaml", recipe.to_yaml().encode())
@@ -207,6 +246,19 @@ def apply_recipe(source: Source, recipe: Recipe, output: Path | None = None, *, 
         return writer.finish(contents)
 
 
+def _require_loadable(source: Source, component: str, path: Path, recipe: Recipe) -> None:
+    """Raises QuantizationError unless ONNX accepts a graph just written, and ONNX Runtime loads those made for it."""
+    hint = "choose other modes for the layer that it names, and report this: the recipe should have been refused"
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+        if recipe.form == "cpu":
+            spec = source.bundle.graph(component, source.variant)[1]
+            open_runtime("onnxruntime", RuntimeOptions(threads=1)).load(path, spec)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, GraphError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise QuantizationError(f"{component}: the quantized graph cannot be used: {reason}", hint=hint) from error
+
+
 def variant_bytes(bundle: Bundle, variant: Variant) -> int:
     """Bytes of a variant's files, shared ones once."""
     files = {p for g in variant.graphs.values() for p in (g.graph, *g.data)}
@@ -218,6 +270,15 @@ def _check(source: Source, recipe: Recipe) -> None:
         raise QuantizationError(
             f"the recipe makes {recipe.variant!r} from {recipe.source!r}, the source here is {source.variant.name!r}",
             hint="set `source` and `variant` in the recipe",
+        )
+    existing = next((v for v in source.bundle.manifest.variants if v.name == recipe.variant), None)
+    if existing is not None and (
+        existing.engines or f"{RECIPES}/{recipe.variant}.yaml" not in source.bundle.manifest.files
+    ):
+        kind = "engines" if existing.engines else f"a {existing.precision} variant that no recipe made"
+        raise QuantizationError(
+            f"the recipe would replace variant {recipe.variant!r}, which is {kind}",
+            hint="give the recipe another `variant`",
         )
     if source.variant.precision == "fp16" and (recipe.form == "cpu" or recipe.smooth is not None):
         raise QuantizationError(
@@ -231,6 +292,14 @@ def _check(source: Source, recipe: Recipe) -> None:
             hint="quantize again: wanedge quantize BUNDLE --precision int8; or calibrate with the same clips",
         )
     _check_components(recipe.components, source)
+    _check_components(recipe.ranges, source)
+    for component, ranges in recipe.ranges.items():
+        read = {site.reads for site in source.sites(component)}
+        if unknown := sorted(ranges.keys() - read):
+            raise QuantizationError(
+                f"ranges: no layer of {component} reads a tensor {unknown[0]!r}",
+                hint=f"its layers read: {', '.join(sorted(read)[:6])}",
+            )
 
 
 def _check_components(components: Mapping[str, object], source: Source) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, field_validator
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
+from wanedge.bundle.manifest import Label
 from wanedge_calibration.eight_bits import KEPT, Method
 from wanedge_calibration.errors import QuantizationError
 from wanedge_calibration.graph.sites import Site
@@ -43,14 +44,25 @@ class Recipe(Strict):
     wanedge_recipe: Literal[1] = 1
     precision: Literal["int8", "fp8", "mixed"]
     form: Form
-    variant: str
+    variant: Label
     calibrator: Method = "mse"
     kept: float = Field(KEPT, gt=50, le=100)
     smooth: float | None = Field(None, ge=0, le=1)
     source: str = Field("fp32", description="the float variant")
     calibration: str | None = None
     components: dict[str, dict[str, Mode]]
-    ranges: dict[str, dict[str, tuple[float, float]]] = Field(default_factory=dict)
+    ranges: dict[str, dict[str, tuple[FiniteFloat, FiniteFloat]]] = Field(default_factory=dict)
+
+    @field_validator("ranges")
+    @classmethod
+    def _ranges_are_ranges(
+        cls, ranges: dict[str, dict[str, tuple[float, float]]]
+    ) -> dict[str, dict[str, tuple[float, float]]]:
+        for component, tensors in ranges.items():
+            for tensor, (low, high) in tensors.items():
+                if not low <= 0 <= high or low == high:
+                    raise ValueError(f"{component}: {tensor!r} has [{low:g}, {high:g}]; write [LOW, HIGH] around zero")
+        return ranges
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=120)

@@ -118,6 +118,8 @@ def quantize(
                 "bytes": size,
                 "bytes_over_source": size / before,
                 "smoothed": smoothed,
+                "recurrent_layers": source.recurrent_layers,
+                "not_calibrated": source.not_calibrated,
                 "search": search,
             }
         )
@@ -127,6 +129,10 @@ def quantize(
         f"{where}: variant {plan.variant}, {layers}; "
         f"{format_bytes(size)}, {size / before:.2f} of {source.variant.name}."
     )
+    if recurrent := source.recurrent_layers:
+        typer.echo(f"{recurrent} recurrent {'layer stays' if recurrent == 1 else 'layers stay'} float.")
+    if source.not_calibrated:
+        typer.echo(f"not calibrated, so at most the weights are smaller: {', '.join(source.not_calibrated)}.")
     if count:
         typer.echo(f"smoothed: {count} activations of {', '.join(smoothed)}.")
     elif plan.smooth is not None:

@@ -56,6 +56,7 @@ class _Writer:
 
     def __post_init__(self) -> None:
         self.values: dict[str, Array] = weights(self.model)
+        self.axes: dict[str, int] = {}  # of the scales that were written for a weight first
         self.readers: dict[str, list[NodeProto]] = {}
         for node in self.model.graph.node:
             for name in node.input:
@@ -106,7 +107,10 @@ class _Writer:
         return base + DQ_SUFFIX
 
     def _weight(self, site: Site, kind: Format) -> str:
+        """Stored weight and DQ, once for all its readers whose output channels lie along one axis."""
         base = f"{site.weight}.{kind}"
+        if self.axes.setdefault(base, site.axis) != site.axis:
+            base = f"{site.weight}.{kind}.axis{site.axis}"
         if base not in self.written:
             self.written.add(base)
             parts = quantize_weight(self.values[site.weight], site.axis, kind)
@@ -154,12 +158,16 @@ class _Writer:
         if name not in self.written:
             self.written.add(name)
             self._add(f"{name}.stored", stored)
-            self._add(f"{name}.scale", broadcast(scale, rank, site.axis))
-            self._node("Cast", [f"{name}.stored"], f"{name}.cast", to=TensorProto.FLOAT)
+            computed = self.values[site.weight].dtype
+            self._add(f"{name}.scale", broadcast(scale, rank, site.axis).astype(computed))
+            kind = helper.np_dtype_to_tensor_dtype(computed)
+            self._node("Cast", [f"{name}.stored"], f"{name}.cast", to=kind)
             self._node("Mul", [f"{name}.cast", f"{name}.scale"], f"{name}.widened")
         node.input[list(node.input).index(site.weight)] = f"{name}.widened"
 
     def _narrow(self, node: NodeProto, site: Site) -> None:
+        if self.values[site.weight].dtype == np.float16:
+            return  # it is stored so already
         name = f"{site.weight}.fp16"
         if name not in self.written:
             self.written.add(name)
