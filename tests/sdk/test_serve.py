@@ -301,6 +301,28 @@ def test_a_client_that_comes_back_replaces_a_socket_that_seems_alive(model: Mode
     run(converse())
 
 
+def test_a_session_whose_worker_stops_says_so_and_frees_its_place(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def converse() -> None:
+        async with serving(model, max_sessions=1) as server:
+            async with client_of(server) as client:
+                await client.start(**BINARY)
+                monkeypatch.setattr(
+                    "wanedge.serve.connection.encode_pictures", lambda *_: (_ for _ in ()).throw(OSError("disk"))
+                )
+                for index in range(PATIENCE + 1):
+                    await client.send_audio(index * 160.0, sound(index))
+                assert (await client.closed())[0] == 1011
+                monkeypatch.undo()
+            while not server.metrics["sessions_ended"]:
+                await asyncio.sleep(0.05)
+            async with client_of(server) as client:
+                await client.start()
+
+    run(converse())
+
+
 def test_a_session_that_nobody_comes_back_for_ends(model: Model) -> None:
     async def converse() -> None:
         async with serving(model, limits=Limits(keep_s=0.1)) as server:

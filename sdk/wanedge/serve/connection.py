@@ -158,6 +158,8 @@ class Connection:
 
     async def _take(self, message: str | bytes) -> bool:
         """Handle one message; whether the connection goes on."""
+        if self._conversation is not None and self._conversation.client is not self:
+            return True  # replaced, and about to be closed: what it still says is not heard
         self._metrics.count("messages_received")
         self._metrics.count("bytes_received", len(message))
         if not self._messages.take(1):
@@ -233,7 +235,7 @@ class Connection:
             )
             return await self._leave(_TRY_AGAIN, "no free session; try again later")
         self._conversation = conversation
-        await conversation.attach(self)
+        conversation.attach(self)
         await self._send_event("session.started", event.event_id, session=self._resource(conversation))
         for name in event.session.without_effect:
             await self.send_info("parameter_without_effect", f"{name} has no effect on this server")
@@ -247,7 +249,7 @@ class Connection:
             return await self._refuse(Refused("session_not_found", message, param="session_id"))
         self._conversation = conversation
         self._metrics.count("sessions_resumed")
-        await conversation.attach(self)
+        conversation.attach(self)
         await self._send_event("session.resumed", event.event_id, session=self._resource(conversation))
         LOG.info("session %s resumed", conversation.label, extra={"session": conversation.label})
         return True

@@ -10,6 +10,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -57,7 +58,7 @@ class Conversation:
         self.muted = False
         self.state = "<idle>"
         self.ended = False
-        self.failure: SessionError | None = None
+        self.failure: Exception | None = None
         self._metrics = metrics
         self._resampler = Resampler(session.config.audio.sample_rate, audio.rate)
         self._offset_ms: float | None = None  # media time minus the client's clock
@@ -68,7 +69,7 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         for kind in ("overload", "recovered"):
             session.on(kind, self._report)
-        self._notes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pump = asyncio.create_task(self._hand_on(), name="wanedge-units")
 
     @classmethod
@@ -95,13 +96,13 @@ class Conversation:
 
     # -- who is connected
 
-    async def attach(self, client: Client) -> None:
+    def attach(self, client: Client) -> None:
         """Let `client` take over; one that is still connected is closed."""
         before, self.client = self.client, client
         self.detached_s, self._offset_ms, self._acknowledged_ms = None, None, None
         self.last_input_s = time.monotonic()
-        if before is not None:
-            await before.close(4001, "replaced by another connection of the session")
+        if before is not None:  # not awaited: a dead socket takes its time
+            self._spawn(before.close(4001, "replaced by another connection of the session"))
 
     def detach(self, client: Client) -> None:
         """The socket of `client` is gone."""
@@ -170,9 +171,9 @@ class Conversation:
                     await client.send_unit(unit, audio, heard_ms)
                 except ConnectionError:
                     self.detach(client)
-        except SessionError as error:
+        except Exception as error:  # whatever it is, its client must not wait for answers that never come
             self.failure = error
-            LOG.error("session %s stopped: %s", self.label, error.what)
+            LOG.error("session %s stopped: %s", self.label, error, exc_info=not isinstance(error, SessionError))
             if self.client is not None:
                 await self.client.close(1011, "the session stopped on an error")
 
@@ -189,9 +190,12 @@ class Conversation:
 
     def _note(self, code: str, message: str) -> None:
         if self.client is not None:
-            task = asyncio.create_task(self.client.send_info(code, message))
-            self._notes.add(task)
-            task.add_done_callback(self._notes.discard)
+            self._spawn(self.client.send_info(code, message))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # the event loop alone would not keep it
+        task.add_done_callback(self._tasks.discard)
 
 
 def to_pcm16(audio: NDArray[np.float32]) -> Pcm16:

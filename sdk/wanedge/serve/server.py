@@ -201,7 +201,10 @@ class LiveServer:
                 away = conversation.detached_s is not None and now - conversation.detached_s > limits.keep_s
                 idle = now - conversation.last_input_s > max(limits.idle_s, limits.keep_s)
                 if away or idle or conversation.failure is not None:
-                    await self._expire(conversation)
+                    try:
+                        await self._expire(conversation)
+                    except Exception:  # of one session; the others still want to be looked after
+                        LOG.exception("session %s could not be ended", conversation.label)
             if watchdog is not None and now - fed >= watchdog / 2 and self._health() is None:
                 notify("WATCHDOG=1")
                 fed = now
