@@ -1,4 +1,4 @@
-"""What many tests share: one small bundle, exported once for a state of the sources.
+"""Fixtures of many tests: one small bundle, exported once for a state of the sources.
 
 Nothing here imports torch before a test needs it: the tests of runtimes/ and sdk/ run in an environment without it, on
 a bundle that was exported elsewhere (WANEDGE_TEST_BUNDLE, or the one that is kept in out/tests).

@@ -20,7 +20,7 @@ _VERSIONS = {"tensorrt": "11.4.0.3", "tensorrt-rtx": "1.7.1.116"}
 
 @dataclass(frozen=True)
 class DeviceFiles:
-    """What a device loads: a file and a spec by component. `model` opens it on whatever is installed."""
+    """Files that a device loads: a file and a spec by component. `model` opens it on whatever is installed."""
 
     bundle: Bundle
     files: Mapping[str, tuple[Path, GraphSpec]]

@@ -1,4 +1,4 @@
-"""Where these sources come from. Standard library only: the GPU benchmark runs where little else is installed."""
+"""Origin of these sources. Standard library only: the GPU benchmark runs where little else is installed."""
 
 import subprocess
 from pathlib import Path

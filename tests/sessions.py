@@ -16,7 +16,7 @@ def push_units(session: Session, count: int, first: int = 0) -> None:
 
 
 def pull_all(session: Session) -> list[AgentUnit]:
-    """Everything up to the end of the input."""
+    """Units up to the end of the input."""
     session.finish()
     units: list[AgentUnit] = []
     while not session.ended:
@@ -29,6 +29,6 @@ def media(units: list[AgentUnit]) -> list[tuple[int, str, bytes, bytes]]:
 
 
 def answers(model: Model, count: int) -> list[tuple[int, str, bytes, bytes]]:
-    """What the synchronous core says to the same units."""
+    """Answers of the synchronous core to the same units."""
     streamer = Streamer(model, WORLD)
     return media([streamer.step(user) for user in user_units(model.config, count)])

@@ -179,7 +179,7 @@ def _resumed(device: DeviceFiles, media: list[UserUnit], expected: list[Any], fo
 
 
 def resume(bundle: str, files: str, state: str, answer: str, units: str) -> None:
-    """What the new process does: the rest of a saved stream's units into an npz file."""
+    """Go on in a new process: the rest of a saved stream's units into an npz file."""
     double = install(seed=6)
     _resume(Bundle.open(Path(bundle)), json.loads(files), Path(state), Path(answer), int(units))
     finish(double)
@@ -205,7 +205,7 @@ def _interleaved(device: DeviceFiles, media: list[UserUnit], expected: list[Any]
 
 
 def _come_and_go(double: Gpu, device: DeviceFiles, media: list[UserUnit], sessions: int) -> int:
-    """How many objects more are alive on the device after all of them than before the first."""
+    """Count how many objects more are alive on the device after all of them than before the first."""
     model = device.model()
 
     def alive() -> int:

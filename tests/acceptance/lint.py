@@ -128,7 +128,7 @@ def _attention(q: int, kv: int, dtype: int, rank: int, size: int, tokens: int, m
 
 
 def refuses(findings: Sequence[Finding]) -> bool:
-    """Whether lint says that no engine comes out; a rule about engines that compute something else is no refusal."""
+    """Return whether lint says that no engine comes out; "computes something else" is no refusal."""
     return any(f.level == "error" and (f.rule in REFUSALS) for f in findings)
 
 
@@ -157,7 +157,7 @@ def kinds_built(records: Sequence[Record]) -> set[str]:
 
 
 def answer(record: Record, known: set[str]) -> Answer:
-    """What lint says without TensorRT-RTX."""
+    """Answer of lint without TensorRT-RTX."""
     if not record.rules:
         return "refused"
     return "clean" if record.kinds <= known else "not tried"

@@ -85,7 +85,7 @@ def bench(
 
 
 def _bundle(out: Path, path: Path | None, weights: Path | None, progress: Progress) -> tuple[Bundle, ReferenceModel]:
-    """What is benched, and the torch model it came from."""
+    """Bundle to time, and the torch model it came from."""
     out.mkdir(parents=True, exist_ok=True)
     if path is None:
         reference = load_or_seed(PRESETS[PRESET], weights, SEED)
@@ -106,7 +106,7 @@ def _bundle(out: Path, path: Path | None, weights: Path | None, progress: Progre
 
 
 def _replaceable(path: Path) -> bool:
-    """Whether there is a bundle at `path` that this bench may write over."""
+    """Return whether there is a bundle at `path` that this bench may write over."""
     try:
         Bundle.open(path)
     except BundleError:

@@ -1,4 +1,4 @@
-"""What needs a fresh process: opening a session, the long run, and an installation without torch."""
+"""Measurements in a fresh process: opening a session, the long run, and an installation without torch."""
 
 import json
 import subprocess

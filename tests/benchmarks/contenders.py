@@ -177,7 +177,7 @@ def contenders(
 
 
 def require_same_answers(ours: Model, theirs: Model, units: int = 3) -> None:
-    """Raises BenchError unless both models give the same audio for the first units, to float32's rounding."""
+    """Raise BenchError unless both models give the same audio for the first units, to float32's rounding."""
     streams = [Streamer(model, WORLD) for model in (ours, theirs)]
     for index in range(units):
         user = synthetic_user(ours.config, index, seed=0)

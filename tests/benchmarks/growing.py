@@ -67,7 +67,7 @@ class GrowingState:
         self._adopt({s.name: np.zeros((*s.shape[:2], 0, s.shape[3]), s.dtype) for s in self.spec.states})
 
     def not_finite(self) -> None:
-        """Nothing of it swaps."""
+        """None: nothing of it swaps."""
 
     def snapshot(self) -> dict[str, Array]:
         return {name: np.array(value.numpy()) for name, value in self.after.items()}
@@ -146,7 +146,7 @@ class GrowingCall:
         return np.ones((1, 1, self._tokens, length + self._tokens), np.bool_)
 
     def _capacity(self, write_index: str) -> int:
-        """Of the ring that a write index belongs to: in the largest one a place comes round the latest."""
+        """Capacity of the ring that a write index belongs to: in the largest one a place comes round the latest."""
         return int(self.inputs[write_index.replace("write_index.", "mask.")].shape[-1])
 
 

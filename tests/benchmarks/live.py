@@ -141,7 +141,7 @@ def absent_consumer(model: Model, seconds: float) -> dict[str, Measure]:
 
 
 def overhead(model: Model, seconds: float) -> dict[str, Measure]:
-    """What the session adds to a unit: the hand-overs, and the assembly of the media that was pushed for it."""
+    """Time that the session adds to a unit: the hand-overs, and the assembly of the media that was pushed for it."""
     with Session.open(model, world=WORLD, live=True) as session:
         source, slowed = Source(session, stamped=True), Slowed(session)
         units = list(source.run(seconds))

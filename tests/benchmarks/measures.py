@@ -1,4 +1,4 @@
-"""What the numbers become: measures with intervals and, where the project asks something of them, thresholds."""
+"""Measures from timings: with intervals and, where the project asks something of them, thresholds."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def _against_growing(timings: Timings) -> Measures:
 
 
 def answers(timings: Timings, paced_ms: list[float], config: ModelConfig) -> Measures:
-    """What the session achieves, and the model that it achieves it with. paced_ms: latencies at real-time pace."""
+    """Measures of the session's answers, and of its model. paced_ms: latencies at real-time pace."""
     units = timings.units("session")
     thresholds = {50: None, 95: "<= 120", 99: None}
     found = {
@@ -129,7 +129,7 @@ def roofline(timings: Timings, facts: RooflineFacts) -> Measures:
 
 
 def long_session(run: LongRun) -> Measures:
-    """Is the session as fast and as small after a quarter of an hour as after half a minute?"""
+    """Speed and memory of a session after a quarter of an hour against after half a minute."""
     turns = zip(run.late_ms, run.early_ms, strict=True)
     ratio = bootstrap(np.median, [np.median(late) / np.median(early) for late, early in turns])
     growth = (run.resident_kib[run.late] - run.resident_kib[run.early]) * 1024 / _MB

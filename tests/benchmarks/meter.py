@@ -12,7 +12,7 @@ from wanedge_runtimes.wrapped import WrappedCall, WrappedExecutable
 
 @dataclass(frozen=True)
 class Work:
-    """What was run: a component at one block size. tokens: the size of its dynamic axis; 0 where it has none."""
+    """Work that was run: a component at one block size. tokens: the size of its dynamic axis; 0 where it has none."""
 
     component: str
     tokens: int

@@ -1,4 +1,4 @@
-"""How the contenders are timed: in turns, a few units each, so that the machine's moods hit all of them alike.
+"""Timing the contenders: in turns, a few units each, so that the machine's moods hit all of them alike.
 
 A ratio is taken inside a round, between neighbours in time, and only then summarised over rounds.
 """
@@ -20,7 +20,7 @@ Advance = Callable[[str], None]
 
 @dataclass
 class Timings:
-    """What was timed. A round holds the same units of every contender; the first of them, run on cold caches and
+    """Timings. A round holds the same units of every contender; the first of them, run on cold caches and
     beside threads that still wind down, is left out.
 
     warm_ms: each contender's first round, in which memory is touched, buffers settle and torch compiles.

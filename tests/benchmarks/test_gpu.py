@@ -1,4 +1,4 @@
-"""What runs on a GPU, as far as it can be told without one, and the whole of it where one is."""
+"""The GPU benchmark, as far as it can be tested without a GPU, and the whole of it where there is one."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Where the error comes from: the report alone names who did it, down to the layer."""
+"""Origin of the error: the report alone names who did it, down to the layer."""
 
 import copy
 import json

@@ -25,7 +25,7 @@ def tail(name: str, *shape: int) -> StateSpec:
 
 
 class Small(nn.Module):
-    """What every small component shares: a seed, a fresh state from the spec, normal inputs."""
+    """Base of every small component: a seed, a fresh state from the spec, normal inputs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the exporter writes computes what torch computes, is the same every time, and says nothing of this machine."""
+"""Exported graphs compute what torch computes, are the same every time, and say nothing of this machine."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What the tests of the double share."""
+"""Fixtures of the double's tests."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

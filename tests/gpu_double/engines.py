@@ -54,8 +54,10 @@ elements: dict[int, Element] = {
 
 @dataclass(frozen=True)
 class Options:
-    """How ONNX Runtime computes an engine. The defaults are what `RuntimeOptions(threads=1)` runs a graph with, so that
-    a run on the double is equal to the same run there, bit for bit.
+    """Options with which ONNX Runtime computes an engine.
+
+    The defaults are what `RuntimeOptions(threads=1)` runs a graph with, so that a run on the double is equal to the
+    same run there, bit for bit.
     """
 
     threads: int = 1
@@ -83,7 +85,7 @@ class Tensor(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """What a container holds."""
+    """Content of a container."""
 
     library: str
     version: str
@@ -127,7 +129,7 @@ def make_engine(
 
 
 def read_engine(content: bytes, options: Options) -> Engine:
-    """Raises ValueError for anything that `make_engine` did not write."""
+    """Read an engine. Raises ValueError for anything that `make_engine` did not write."""
     start = len(MAGIC) + 4
     if not content.startswith(MAGIC) or len(content) < start:
         raise ValueError("not an engine of the double")

@@ -86,7 +86,7 @@ class _Plan:
 
 
 class Failures:
-    """What is to go wrong, and how often each kind of call was made. injected: the kinds that were failed."""
+    """Failures to come, and how often each kind of call was made. injected: the kinds that were failed."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()

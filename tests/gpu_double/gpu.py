@@ -64,7 +64,7 @@ class EventState:
 
 @dataclass(frozen=True)
 class Work:
-    """What a call adds to a stream. kind: "h2d", "d2h", "d2d", "h2h", "memset", "enqueue" or "free".
+    """Work that a call adds to a stream. kind: "h2d", "d2h", "d2d", "h2h", "memset", "enqueue" or "free".
 
     poisons: written regions that hold nothing of value until the work is done. check: asked again at every replay of a
     graph that captured it; it reports what is not as it was.
@@ -109,7 +109,7 @@ class Gpu:
 
     @contextmanager
     def measured(self) -> Iterator[Counter[str]]:
-        """What the body does: h2d, d2h, syncs, launches, allocations, enqueues, d2d, memsets, events, graph_launches.
+        """Counts of the body: h2d, d2h, syncs, launches, allocations, enqueues, d2d, memsets, events, graph_launches.
 
         A launch is every call that gives the device work other than a copy from or to the host: a graph, an engine, a
         memset, a copy on the device. Copies and engines inside a graph count at each of its launches.
@@ -123,7 +123,7 @@ class Gpu:
 
     @property
     def left(self) -> dict[str, list[str]]:
-        """What is alive, by kind."""
+        """Objects that are alive, by kind."""
         found: dict[str, list[str]] = {}
         for allocation in self.memory.live:
             if not allocation.free_issued:
@@ -268,7 +268,7 @@ class Gpu:
             self.queue.wait_for(unknown)
 
     def region(self, address: int, size: int) -> Region:
-        """Raises Misuse unless all of it is in one live allocation, or in the host's memory."""
+        """Raise Misuse unless all of it is in one live allocation, or in the host's memory."""
         try:
             return self.memory.region(address, size)
         except OutOfRange as error:

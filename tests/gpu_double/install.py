@@ -74,7 +74,7 @@ def install(seed: int = 0, *, capacity: int | None = None, options: Options | No
 
 
 def finish(gpu: Gpu, *, leaks: bool = True) -> None:
-    """Raises Misuse: the first rule that was broken, or what is left."""
+    """Raise Misuse: the first rule that was broken, or what is left."""
     if gpu.left or gpu.captures:
         gc.collect()  # what a cycle keeps is garbage, not left
     if gpu.misuses:

@@ -141,7 +141,7 @@ class Memory:
         return found if address < found.address + max(found.size, 1) else None
 
     def region(self, address: int, size: int) -> Region:
-        """Raises OutOfRange unless all of it is in one allocation that was not given back, or in the host's memory."""
+        """Raise OutOfRange unless all of it is in one allocation that was not given back, or in the host's memory."""
         found = self.find(address)
         if found is None:
             if address >= FIRST_DEVICE_ADDRESS or address <= 0:

@@ -215,7 +215,7 @@ class CudaSession:
 
 
 class IOBinding:
-    """Where inputs and outputs of a run lie. Memory of the host is copied: inputs when they are bound."""
+    """Places of inputs and outputs of a run. Memory of the host is copied: inputs when they are bound."""
 
     def __init__(self, session: CudaSession) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""What TensorRT's objects share: shapes as pybind has them, and their place in the device's list of what is alive."""
+"""Base of TensorRT's objects: shapes as pybind has them, and their place in the device's list of what is alive."""
 
 import weakref
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from tests.gpu_double.gpu import Gpu
 
 
 class Dims(Sequence[int]):
-    """As pybind has it: a sequence that equals a tuple and is none."""
+    """Shape as pybind has it: a sequence that equals a tuple and is none."""
 
     def __init__(self, shape: Sequence[int] = ()) -> None:
         self._shape = tuple(int(size) for size in shape)

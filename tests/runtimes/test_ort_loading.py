@@ -1,4 +1,4 @@
-"""What can be wrong with a graph, a spec, an installation: each is an error that says so."""
+"""Faults of a graph, a spec, an installation: each is an error that says so."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's providers link against, and what of it is missing: real shared objects, linked here."""
+"""Libraries that ONNX Runtime's providers link against, and the missing ones: real shared objects, linked here."""
 
 import shutil
 import subprocess

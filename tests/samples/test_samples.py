@@ -26,7 +26,7 @@ def bundle(mini_bundle: Bundle, tmp_path: Path) -> Path:
 
 
 def run(sample: str, *arguments: object, cwd: Path) -> str:
-    """What a sample prints, started as its first lines say. The environment has no source folder in its path."""
+    """Output of a sample, started as its first lines say. The environment has no source folder in its path."""
     command = [sys.executable, str(ROOT / "samples" / f"{sample}.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

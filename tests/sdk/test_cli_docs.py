@@ -22,7 +22,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def folder(mini_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the reader of the page works; what one command writes, a later one reads."""
+    """Folder in which the reader of the page works; what one command writes, a later one reads."""
     here = tmp_path_factory.mktemp("reader")
     pack(mini_bundle.root, here / "kiosk.wanedge")
     write_clip(here / "visitor.mp4", 4)

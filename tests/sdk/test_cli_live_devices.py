@@ -86,7 +86,7 @@ def start(
 
 
 def seconds(path: Path) -> tuple[float, float]:
-    """Of picture and of sound."""
+    """Seconds of picture and of sound."""
     chunks = list(read_media(path, lambda _: None))
     frames = sum(len(c.frames) for c in chunks if isinstance(c, VideoChunk))
     return frames / FPS, sum(len(c.pcm) / c.sample_rate for c in chunks if isinstance(c, AudioChunk))

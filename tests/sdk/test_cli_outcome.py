@@ -1,4 +1,4 @@
-"""How every command ends: two lines for an error, the right exit code, no traceback unless asked for."""
+"""Ends of every command: two lines for an error, the right exit code, no traceback unless asked for."""
 
 import json
 import subprocess

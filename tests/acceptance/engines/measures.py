@@ -1,4 +1,4 @@
-"""From records to figures. Pure."""
+"""Figures from records. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ATTENTION: Final = "ATTENTION_INPUT"  # TensorRT-RTX shows an attention as a pai
 
 
 def measures(records: Sequence[Record], cells: Sequence[Cell], layers: int) -> Measures:
-    """Of one model. layers: of its backbone. Names begin with the model's name where it is not the shipped guide's."""
+    """Measures of one model, whose backbone has `layers`. Names begin with the model's, except the shipped guide's."""
     built = [r for r in records if r.refused is None]
     meant = {(cell.target, cell.precision) for cell in cells if cell.builds}
     wanted = [r for r in records if (r.target, r.precision) in meant]

@@ -1,4 +1,4 @@
-"""What is built: models, devices and precisions, and every graph of each as one job. Pure."""
+"""Plan of the builds: models, devices and precisions, and every graph of each as one job. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept of one graph's builds, as one JSON line, so that a run that was stopped goes on where it was."""
+"""Record of one graph's builds, one JSON line, so that a run that was stopped goes on where it was."""
 
 from __future__ import annotations
 

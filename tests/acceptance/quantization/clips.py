@@ -68,7 +68,7 @@ def write_clips(
 
 
 def script_units(script: Script) -> Iterator[UserUnit]:
-    """What the kiosk hears and sees of a script, unit by unit."""
+    """Input of the kiosk under a script, unit by unit."""
     sound, (seen, _) = visitor_audio(script), visitor_video(script)
     for k in range(script.units):
         audio = sound[k * UNIT_SAMPLES : (k + 1) * UNIT_SAMPLES].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What one component is fed in a roll-out, step by step, its state included; and any graph of it run on the same."""
+"""Inputs of one component in a roll-out, step by step, its state included; and any graph of it run on the same."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ class Step:
     outputs: dict[str, Array]
 
     def feeds(self, spec: GraphSpec) -> dict[str, Array]:
-        """Everything that the graph takes, by its names."""
+        """All inputs of the graph, by its names."""
         return self.inputs | {state.past: self.past[state.name] for state in spec.states}
 
 
 def recorded(
     bundle: Bundle, component: str, clips: Sequence[Clip], world: str = "", limit: int | None = None
 ) -> list[list[Step]]:
-    """What the float variant's `component` is fed over each clip, from a cold start; at most `limit` units of each.
+    """Inputs of the float variant's `component` over each clip, from a cold start; at most `limit` units of each.
 
     Raises BundleError, MediaFileError, InputError.
     """

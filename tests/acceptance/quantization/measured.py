@@ -1,4 +1,4 @@
-"""What is measured of a quantized bundle besides validation: time, size, replies, memory. Each a few functions."""
+"""Measures of a quantized bundle besides validation: time, size, replies, memory. Each a few functions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

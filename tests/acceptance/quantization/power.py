@@ -76,7 +76,7 @@ class GateBench:
         self._quantized = apply_recipe(self._source, default_recipe(self._source, "int8"), folder / "int8", only=True)
 
     def sabotaged(self, seed: int) -> Trial:
-        """By the whole gate. What the files alone show is not streamed any more."""
+        """Trial by the whole gate. What the files alone show is not streamed any more."""
         broken, about, path = self._broken(seed)
         source, of, variant = self._source.bundle, self._source.variant, broken.variant("int8")
         try:
@@ -92,7 +92,7 @@ class GateBench:
             rmtree(path)
 
     def sabotaged_traced(self, seed: int) -> Trial:
-        """By streaming alone: the broken graph is another way to run the quantized one, with other kernels, too."""
+        """Trial by streaming alone: the broken graph is run like the quantized one, with other kernels, too."""
         broken, about, path = self._broken(seed)
         try:
             model = Model.load(broken, "onnxruntime", "int8", OTHER_KERNELS)
@@ -201,7 +201,7 @@ def power(trials: list[Trial]) -> dict[str, Measure]:
 
 
 def power_traced(trials: list[Trial]) -> dict[str, Measure]:
-    """How many of the sabotages streaming shows by itself, in the chain's second step."""
+    """Share of the sabotages that streaming shows by itself, in the chain's second step."""
     caught = exact_share(sum(bool(t.rejected) for t in trials), len(trials))
     return {"gate_caught_by_trace": caught.measure("ratio", ">= 0.95")}
 

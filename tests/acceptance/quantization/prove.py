@@ -45,7 +45,7 @@ HELD_OUT: Final = "voices"  # never heard in training
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run. clips, units: held-out clips and their length. talks: of each split, closed loop. drift: units.
+    """Size of a run. clips, units: held-out clips and their length. talks: of each split, closed loop. drift: units.
 
     memory: units of calibration. sabotages, honest: bundles before the gate.
     """
@@ -258,7 +258,7 @@ class Proof:
         return found | {"int8_drift_curves_with_a_slope": Measure(value=value, unit="curves", n=n, threshold="== 0")}
 
     def _drift_perturbed(self) -> Measures:
-        """What drift there is without any 8 bits."""
+        """Drift without any 8 bits."""
         bundle = self.bundle()
         with TemporaryDirectory(prefix="wanedge-perturbed-") as folder:
             other = perturbed(bundle, bundle.variant("fp32"), Path(folder) / "perturbed")

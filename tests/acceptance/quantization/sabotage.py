@@ -30,7 +30,7 @@ COMPONENTS = (
 
 @dataclass(frozen=True)
 class Sabotage:
-    """What was done, where."""
+    """Sabotage: its kind and its place."""
 
     kind: str
     component: str
@@ -133,7 +133,7 @@ def _write_off_by_one(model: ModelProto, random: Random) -> str | None:
 
 
 def _reset_at_wrap(model: ModelProto, random: Random) -> str | None:
-    """What attention sees of a cache is zero whenever writing starts again at the front."""
+    """Make what attention sees of a cache zero whenever writing starts again at the front."""
     attention = _one(model, random, "Attention")
     scatter = next((n for n in model.graph.node if attention is not None and n.output[0] == attention.input[1]), None)
     if attention is None or scatter is None:

@@ -32,7 +32,7 @@ WEIGHTED: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 
 @dataclass(frozen=True)
 class Request:
-    """How ModelOpt is asked. method: "entropy", its default, or "max". layers: nodes; its own choice if empty."""
+    """Request to ModelOpt. method: "entropy", its default, or "max". layers: nodes; its own choice if empty."""
 
     name: str
     method: str
@@ -51,7 +51,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Judged:
-    """What is said of a quantized file.
+    """Judgement of a quantized file.
 
     forced_db, free_db: signal over error of the outputs against fp32 on held-out clips, with the state of fp32 before
         each step, and with its own; None where ONNX Runtime refuses the file, and then `refused` says why.
@@ -119,7 +119,7 @@ def by_modelopt(
 
 
 def recording_of(bundle: Bundle, component: str, steps: Sequence[Step], folder: Path) -> Recording:
-    """What `wanedge calibrate` would keep of a component, had it seen just these steps."""
+    """Recording that `wanedge calibrate` would make of a component, had it seen just these steps."""
     path, spec = bundle.graph(component, float_variant(bundle))
     axes = {s.reads: 1 if s.op.startswith("Conv") else -1 for s in find_sites(read_graph(path)) if s.op != "Gather"}
     tapped = folder / "tapped.onnx"
@@ -133,7 +133,7 @@ def recording_of(bundle: Bundle, component: str, steps: Sequence[Step], folder: 
 
 
 def judge(made: Made, spec: GraphSpec, held_out: Sequence[Sequence[Step]], folder: Path) -> Judged:
-    """Everything about one quantized file."""
+    """Compare one quantized file with the float graph."""
     written = list(_files(made.graph))
     model = read_graph(made.graph)
     fold(model)

@@ -118,7 +118,7 @@ class _Run:
             self.skipped[backend.name] = why
 
     def _through_session(self, name: str, model: Model) -> None:
-        """As a user runs it, in a worker thread. A failure leaves what was measured before."""
+        """Measure as a user runs it, in a worker thread. A failure leaves what was measured before."""
         try:
             self.measures |= session_measures(name, timed_session(model, self._units))
         except Exception as error:
