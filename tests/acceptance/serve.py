@@ -173,7 +173,7 @@ async def command_serving(subject: Subject, *options: str) -> AsyncIterator[tupl
 # a conversation
 
 
-async def conversation(subject: Subject, folder: Path, rounds: int) -> Measures:
+async def conversation(subject: Subject, folder: Path, rounds: int, picture: Path | None) -> Measures:
     """Questions through the browser: from the last sample of each to the first one of its answer, and the parts."""
     microphone, camera = write_devices(folder, rounds)
     flags = (*KIOSK, f"--use-file-for-fake-video-capture={camera}")
@@ -182,7 +182,15 @@ async def conversation(subject: Subject, folder: Path, rounds: int) -> Measures:
         browsing(f"http://127.0.0.1:{port}/", sound=microphone, flags=flags, script=METER, policy=False) as page,
     ):
         await page.wait_for("wanedge.status().pictures.pictures > 4")
-        await asyncio.sleep(rounds * 28.0)
+        ends = time.monotonic() + rounds * 28.0
+        if picture is not None:
+            await page.wait_for("wanedge.status().caption.includes('left') && wanedge.status().agent === '<speak>'")
+            await page.press("l")
+            await asyncio.sleep(0.4)
+            await page.picture(folder / "page.png")
+            Image.open(folder / "page.png").convert("RGB").save(picture, "JPEG", quality=85)
+            await page.press("l")
+        await asyncio.sleep(max(0.0, ends - time.monotonic()))
         blocks, units, pictures = await page.evaluate("[meter.blocks, meter.units, meter.pictures]")
         output_ms = (await page.status())["latency"]["outputMs"]
     delays = answer_delays(np.array(blocks), output_ms)
@@ -445,6 +453,7 @@ def main(
     hostile: Annotated[int, typer.Option(help="Messages of the attack.")] = 100_000,
     rounds: Annotated[int, typer.Option(help="Of the clip with five questions.")] = 6,
     variant: Annotated[str | None, typer.Option(help="The bundle's variant; default: the best one.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Keep a picture of the page here, as JPEG.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="Measure these only, and keep the rest of the file.")] = None,
 ) -> None:
     """Measure `wanedge serve` (about 45 minutes with --minutes 30)."""
@@ -452,7 +461,7 @@ def main(
         opened, subject = Bundle.open(bundle), Subject(bundle, variant)
         parts: dict[str, Callable[[], Awaitable[Measures]]] = {
             "hostile": lambda: attacked(subject, hostile),
-            "conversation": lambda: conversation(subject, Path(folder), rounds),
+            "conversation": lambda: conversation(subject, Path(folder), rounds, picture),
             "lips": lambda: voice_and_lips(subject, 40.0),
             "stalls": lambda: stalls(subject, 4),
             "sessions": lambda: many_sessions(subject, 6, 20.0),
