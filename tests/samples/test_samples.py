@@ -13,6 +13,7 @@ import pytest
 
 from tests.export.half_graphs import half_bundle
 from wanedge.bundle import Bundle
+from wanedge.config import ModelConfig
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted(ROOT.glob("samples/[a-z]*.py"))
@@ -100,6 +101,17 @@ def test_engines_for_another_machine_are_in_the_bundle(mini_bundle: Bundle, tmp_
     printed = run("build_an_engine", "half.wanedge", "--target", "rtx-40", cwd=tmp_path)
     assert re.search(r"^backbone +[\d.]+ MiB +[\d.]+ s$", printed, re.MULTILINE)
     assert "rtx-40-fp16" in {variant.name for variant in Bundle.open(tmp_path / "half.wanedge").manifest.variants}
+
+
+def test_onnx_runtime_opens_a_bundle_as_a_package_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    if not hasattr(pytest.importorskip("onnxruntime"), "ModelPackageContext"):
+        pytest.skip("this ONNX Runtime has no model packages: they came with 1.32")
+    *components, last = run("ort_model_package", bundle, tmp_path / "view", cwd=tmp_path).splitlines()
+    manifest = Bundle.open(bundle).manifest
+    (fp32,) = (variant for variant in manifest.variants if variant.name == "fp32")
+    assert components == [f"{name}: fp32 (CPUExecutionProvider)" for name in sorted(fp32.graphs)]
+    assert isinstance(manifest.model, ModelConfig)
+    assert last == f"text_embed: {{'embeddings': (1, 1, {manifest.model.backbone.width})}}"
 
 
 def test_every_sample_is_short_has_a_row_and_says_what_it_prints() -> None:
