@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, perf_counter, sleep
+from time import monotonic, perf_counter, sleep, thread_time
 from typing import Annotated
 
 import numpy as np
@@ -29,6 +29,7 @@ from wanedge_calibration.results import Measure, Provenance, Results
 from wanedge_calibration.statistics import percentile
 
 BLOCK_S = 0.04
+PUSHES_A_UNIT = 4
 SLOW_UNIT_S = 3 * UNIT_MS / 1e3
 WORLD = "A bright lobby."
 
@@ -44,6 +45,7 @@ class Source:
     refused: int = 0
     errors: int = 0
     push_ms: list[float] = field(default_factory=list)
+    push_cpu_ms: list[float] = field(default_factory=list)
     started: float = field(default_factory=monotonic)
 
     def run(self, seconds: float, *, pull: bool = True) -> Iterator[AgentUnit]:
@@ -60,7 +62,7 @@ class Source:
             at = 1000.0 + self.number * BLOCK_S if self.stamped else None
             self.number += 1
             self.pushed += samples
-            before = perf_counter()
+            before, before_cpu = perf_counter(), thread_time()
             try:
                 self.session.push(audio=pcm, video=frame, timestamp=at, fps=1 / BLOCK_S)
             except SessionFull:
@@ -69,6 +71,7 @@ class Source:
                 self.errors += 1
                 stderr().print(f"push: {error}")
             self.push_ms.append((perf_counter() - before) * 1e3)
+            self.push_cpu_ms.append((thread_time() - before_cpu) * 1e3)
             if pull:
                 yield from self.session.pull()
 
@@ -141,19 +144,31 @@ def absent_consumer(model: Model, seconds: float) -> dict[str, Measure]:
 
 
 def overhead(model: Model, seconds: float) -> dict[str, Measure]:
-    """Time that the session adds to a unit: the hand-overs, and the assembly of the media that was pushed for it."""
+    """Time that the session adds to a unit: the hand-overs, and the assembly of the media that was pushed for it.
+
+    Two sums: what the answer waits for (the hand-over, and the push that completes the unit, in wall time), and all
+    that the session computes (every push of the unit, by its thread's processor time: on two cores it also waits for
+    the model, which has both).
+    """
     with Session.open(model, world=WORLD, live=True) as session:
         source, slowed = Source(session, stamped=True), Slowed(session)
         units = list(source.run(seconds))
     own_ms = slowed.own_ms[: len(units)]
-    warm = slice(10, None)
     handed = np.array([u.timing.latency_ms for u in units]) - np.array(own_ms)
-    pushes = np.array(source.push_ms[: len(units) * 4]).reshape(-1, 4).sum(axis=1)
+    cpu_ms, wall_ms = (
+        np.array(each[: len(units) * PUSHES_A_UNIT]).reshape(-1, PUSHES_A_UNIT).sum(axis=1)
+        for each in (source.push_cpu_ms, source.push_ms)
+    )
+    warm = slice(10, None)
+    added = (handed + cpu_ms[: len(handed)])[warm]
+    last_ms = np.array(source.push_ms[PUSHES_A_UNIT - 1 :: PUSHES_A_UNIT])[: len(handed)]
     return {
-        "session_overhead_ms_p99": percentile((handed + pushes[: len(handed)])[warm], 99).measure("ms", "<= 1"),
-        "session_overhead_ms_p50": percentile((handed + pushes[: len(handed)])[warm], 50).measure("ms"),
+        "session_latency_ms_p99": percentile((handed + last_ms)[warm], 99).measure("ms", "<= 1"),
+        "session_overhead_ms_p99": percentile(added, 99).measure("ms", "<= 1"),
+        "session_overhead_ms_p50": percentile(added, 50).measure("ms"),
         "hand_over_ms_p99": percentile(handed[warm], 99).measure("ms"),
-        "push_ms_a_unit_p99": percentile(pushes[warm], 99).measure("ms"),
+        "push_cpu_ms_a_unit_p99": percentile(cpu_ms[warm], 99).measure("ms"),
+        "push_ms_a_unit_p99": percentile(wall_ms[warm], 99).measure("ms"),
         "unit_ms_p50": percentile(np.array(own_ms)[warm], 50).measure("ms"),
     }
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -301,6 +301,12 @@ class MediaAssembler:
             fps_corrections=video.fps_corrections,
         )
 
+    @property
+    def jumps(self) -> int:
+        """How many timestamps could not be right so far: resyncs and ignored ones."""
+        audio, video = self._audio.stamps, self._video.stamps
+        return audio.resyncs + audio.ignored + video.resyncs + video.ignored
+
     def _audio_progress(self) -> AudioProgress:
         return AudioProgress(self._audio.pushed_us, self._last_sound_us, self._audio.reached_us)
 
@@ -329,11 +335,11 @@ class MediaAssembler:
         heard = seen = None  # readings of the timestamp
         if sound is not None:
             heard = self._audio.stamps.read(timestamp, self._audio.window, self._video.stamps.origin)
-            sound = replace(sound, at_us=heard.at_us)
+            sound.at_us = heard.at_us
         if pictures is not None:
             other = self._audio.stamps.origin if heard is None else heard.origin
             seen = self._video.stamps.read(timestamp, self._video.window, other)
-            pictures = replace(pictures, at_us=seen.at_us)
+            pictures.at_us = seen.at_us
         self._accept(timestamp, heard, seen)
         return sound, pictures
 

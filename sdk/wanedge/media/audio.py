@@ -1,7 +1,7 @@
 """Audio: PCM of any format becomes float32 mono at the model's rate, on the media timeline."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,16 @@ _SCALES = {
 _INTEGERS_FROM = 128.0  # no overload reaches 42 dB above full scale; integers cast to float do
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class AudioPush:
-    """A checked push. pcm: [n, channels]. at_us: media time of its first sample, None for right after the last."""
+    """A checked push.
+
+    pcm: [n, channels]. largest: no sample is larger, where 1 is full scale. at_us: media time of its first sample, None
+    for right after the last.
+    """
 
     pcm: NDArray[Any]
+    largest: float
     sample_rate: int
     at_us: int | None = None
 
@@ -96,8 +101,8 @@ class AudioTrack:
 
     def check(self, pcm: NDArray[Any], sample_rate: int | None) -> AudioPush:
         """Raises MediaError; changes nothing."""
-        checked = check_pcm(pcm)
-        return AudioPush(checked, self.sample_rate if sample_rate is None else check_sample_rate(sample_rate))
+        checked, largest = measure_pcm(pcm)
+        return AudioPush(checked, largest, self.sample_rate if sample_rate is None else check_sample_rate(sample_rate))
 
     def push(self, push: AudioPush) -> None:
         """Take a checked push."""
@@ -114,7 +119,7 @@ class AudioTrack:
             self._piece = Resampler(self.sample_rate, self._model_rate)
         self.active = True
         for start in range(skip, len(push.pcm), push.sample_rate):  # by the second: a push may hold an hour
-            mono, clipped = to_mono(push.pcm[start : start + push.sample_rate])
+            mono, clipped = to_mono(push.pcm[start : start + push.sample_rate], push.largest)
             self.clipped += clipped
             self._consumed += len(mono)
             self._write(self._piece.feed(mono))
@@ -191,7 +196,12 @@ class AudioTrack:
 
 
 def check_pcm(pcm: NDArray[Any]) -> NDArray[Any]:
-    """`pcm` [n] or [n, channels] as [n, channels], without a copy.
+    """`pcm` [n] or [n, channels] as [n, channels], without a copy. Raises as `measure_pcm` does."""
+    return measure_pcm(pcm)[0]
+
+
+def measure_pcm(pcm: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """`pcm` [n] or [n, channels] as [n, channels], without a copy, and a bound of its samples over full scale.
 
     Raises:
         MediaError: not an array, a dtype without one meaning, another shape, no samples, NaN or infinity, or floats
@@ -209,9 +219,8 @@ def check_pcm(pcm: NDArray[Any]) -> NDArray[Any]:
         )
     if len(pcm) == 0:
         raise MediaError("audio has no samples", hint="push at least one sample, or nothing")
-    if pcm.dtype.kind == "f":
-        _check_floats(pcm)
-    return pcm if pcm.ndim == 2 else pcm[:, None]
+    largest = _largest_float(pcm) if pcm.dtype.kind == "f" else 1.0
+    return (pcm if pcm.ndim == 2 else pcm[:, None]), largest
 
 
 def check_sample_rate(sample_rate: int) -> int:
@@ -224,8 +233,8 @@ def check_sample_rate(sample_rate: int) -> int:
     return int(sample_rate)
 
 
-def to_mono(pcm: NDArray[Any]) -> tuple[Pcm, int]:
-    """Average the channels of `pcm` [n, channels] of any dtype that `check_pcm` lets through.
+def to_mono(pcm: NDArray[Any], largest: float = inf) -> tuple[Pcm, int]:
+    """Average the channels of `pcm` [n, channels] of any dtype; pcm and its bound as `measure_pcm` returns them.
 
     Returns float32 [n] in [-1, 1], and how many samples had to be clipped to that range. Sample by sample, so that
     the result does not depend on how the audio was cut.
@@ -234,16 +243,18 @@ def to_mono(pcm: NDArray[Any]) -> tuple[Pcm, int]:
     mono: Pcm = pcm[:, 0].astype(np.float32)
     for channel in range(1, channels):
         mono += pcm[:, channel].astype(np.float32, copy=False)
-    mono -= np.float32(zero * channels)
-    mono *= np.float32(1 / (_SCALES[pcm.dtype] * channels))
+    if zero:
+        mono -= np.float32(zero * channels)
+    if (scale := _SCALES[pcm.dtype] * channels) != 1:
+        mono *= np.float32(1 / scale)
     clipped = 0
-    if max(mono.max(), -mono.min()) > 1:
+    if largest > 1:
         clipped = int(np.count_nonzero(np.abs(mono) > 1))
         np.clip(mono, -1, 1, out=mono)
     return mono, clipped
 
 
-def _check_floats(pcm: NDArray[Any]) -> None:
+def _largest_float(pcm: NDArray[Any]) -> float:
     largest = float(np.abs(pcm).max())
     if not isfinite(largest):
         raise MediaError(
@@ -255,6 +266,7 @@ def _check_floats(pcm: NDArray[Any]) -> None:
             f"audio is {pcm.dtype} with values up to {largest:g}, and full scale is 1",
             hint="push integer samples with their own dtype, or divide 16-bit samples by 32768",
         )
+    return largest
 
 
 def import_soxr() -> Any:

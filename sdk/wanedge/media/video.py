@@ -39,6 +39,8 @@ NO_PICTURE = 128  # mid-grey is the middle of the model's input range, as silenc
 
 PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "yuyv", "nv12"]
 
+_BY_NAME: dict[str, PixelFormat] = {name: name for name in get_args(PixelFormat)}
+
 # Pillow may first shrink by a whole factor that leaves this much for the exact filter: more than twice as fast
 # on a camera's frame as the exact filter alone.
 _REDUCING_GAP = 1.5
@@ -50,7 +52,7 @@ _SNAP = 0.05  # a measured rate this near to one of them is that one
 log = logging.getLogger("wanedge.media")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class VideoPush:
     """A checked push. frames: [n, H, W, ...]. fps: None if it was never said. at_us: media time of the first frame,
     None for right after the last."""
@@ -229,10 +231,8 @@ def _check_fps(fps: float) -> float:
 
 def check_pixel_format(name: str) -> PixelFormat:
     """`name` in lower case. Raises MediaError when there is no such format."""
-    for known in get_args(PixelFormat):
-        if isinstance(name, str) and name.lower() == known:
-            checked: PixelFormat = known
-            return checked
+    if isinstance(name, str) and (known := _BY_NAME.get(name.lower())) is not None:
+        return known
     raise MediaError(
         f"pixel_format is {name!r:.40}", hint=f"pass one of {', '.join(get_args(PixelFormat))}, or convert to RGB"
     )

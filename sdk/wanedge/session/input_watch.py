@@ -23,7 +23,7 @@ class InputWatch:
         """Take note of a push."""
         if audio is not None:
             self._audio = now
-            if audio.min() != audio.max():
+            if audio.flat[0] != audio.flat[-1] or audio.min() != audio.max():
                 self._sound = now
                 self._back("sound", now)
         if video is not None:

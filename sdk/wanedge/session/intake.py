@@ -149,9 +149,8 @@ class Intake:
         self._exchange.put(self._assembler.take())  # one that was begun with media is completed by its silence
 
     def _report_jumps(self) -> None:
-        stats = self._assembler.stats
-        if (count := stats.resyncs + stats.ignored_timestamps) > self._jumps:
-            self._jumps = count
+        if (count := self._assembler.jumps) > self._jumps:
+            self._jumps, stats = count, self._assembler.stats
             message = "timestamps jumped; media goes on without a gap"
             self._events.post("resync", message, resyncs=stats.resyncs, ignored_timestamps=stats.ignored_timestamps)
 
