@@ -2,11 +2,13 @@
 
     python samples/asyncio_session.py kiosk.wanedge samples/media/kiosk-visitor.mp4
 
-Prints the agent's text as it is written, and the number of units: `176 units`. Needs the extras cpu and media.
+Prints the agent's text as it is written, `(waves) Hello! I am Anna.` and so on, then `176 units`. Needs the extras cpu
+and media.
 """
 
 import argparse
 import asyncio
+import math
 
 from wanedge import Session
 from wanedge.media.files import read_media
@@ -32,7 +34,7 @@ async def answers(session: Session) -> int:
 
 async def converse(bundle: str, clip: str) -> None:
     """Both sides at once."""
-    async with Session.open(bundle, world="A bright lobby.") as session:
+    async with Session.open(bundle, world="The guide's name is Anna.", deadline_ms=math.inf) as session:
         _, count = await asyncio.gather(push(session, clip), answers(session))
     print(f"\n{count} units")
 

@@ -6,7 +6,7 @@
 Without devices, --clip takes their place at the pace of time, and --silent plays into nothing. Prints what the agent
 says, and at the end what was late or lost:
 
-    (waves) Hello, I am Lena. How can I help you?
+    (waves) Hello! I am Anna.
     176 units, 0 late, 0 dropped
 
 Needs the extras cpu and live; media for --clip.
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("--clip", help="a file in place of the devices")
     parser.add_argument("--silent", action="store_true", help="play into nothing")
-    parser.add_argument("--world", default="A bright lobby.")
+    parser.add_argument("--world", default="The guide's name is Anna.")
     arguments = parser.parse_args()
 
     # live=True never makes a device wait: what cannot be answered in time is dropped, oldest first, and counted.

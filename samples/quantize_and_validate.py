@@ -18,7 +18,7 @@ from wanedge_calibration.validation.report import document, write_report
 from wanedge_calibration.validation.validate import Plan, compare
 from wanedge_calibration.validation.verdict import record_verdict
 
-WORLD = "A bright lobby."
+WORLD = "The guide's name is Anna."
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Prints `16 units in one go, 8 + 8 with a restart: the same`. Needs the extra cpu
 """
 
 import argparse
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,7 @@ import numpy as np
 from wanedge import AgentUnit, Model, Session
 from wanedge.config import FPS, FRAMES_PER_UNIT
 
-WORLD = "A bright lobby."
+WORLD = "The guide's name is Anna."
 UNITS = 16
 
 
@@ -38,14 +39,14 @@ def main() -> None:
     parser.add_argument("bundle")
     model = Model.load(parser.parse_args().bundle)  # once; sessions share its weights
 
-    with Session.open(model, world=WORLD) as session:
+    with Session.open(model, world=WORLD, deadline_ms=math.inf) as session:
         whole = talk(session, 0, UNITS)
     with TemporaryDirectory() as folder:
         state = Path(folder) / "conversation.safetensors"
-        with Session.open(model, world=WORLD) as session:
+        with Session.open(model, world=WORLD, deadline_ms=math.inf) as session:
             parts = talk(session, 0, UNITS // 2)
             session.save(state)
-        with Session.open(model, world=WORLD, state=state) as session:
+        with Session.open(model, world=WORLD, state=state, deadline_ms=math.inf) as session:
             parts += talk(session, UNITS // 2, UNITS)
     same = all(
         np.array_equal(a.audio, b.audio) and np.array_equal(a.frames, b.frames) and a.tokens == b.tokens

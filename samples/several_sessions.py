@@ -6,6 +6,7 @@ Prints one line for each session: its number, its units and its median latency. 
 """
 
 import argparse
+import math
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
@@ -15,7 +16,7 @@ from wanedge.media.files import read_media
 
 def converse(model: Model, clip: str, number: int) -> str:
     """Stream the clip through a session of its own."""
-    with Session.open(model, world="A bright lobby.", seed=number) as session:
+    with Session.open(model, world="The guide's name is Anna.", seed=number, deadline_ms=math.inf) as session:
         latencies = [unit.timing.latency_ms for unit in session.stream(read_media(clip))]
     return f"session {number}: {len(latencies)} units, median latency {median(latencies):.0f} ms"
 

@@ -5,7 +5,9 @@
 
 Prints one line for each 160 ms unit (time, latency, state and text of the agent), then a summary:
 
-      0.00 s    97 ms  <listen>
+      0.00 s    97 ms  <idle>
+      ...
+      1.44 s    95 ms  <speak>  (waves) Hello
       ...
     reply.mp4: 28.2 s
 
@@ -13,6 +15,7 @@ Needs the extras cpu and media.
 """
 
 import argparse
+import math
 
 from wanedge import Session
 from wanedge.config import FPS, UNIT_MS
@@ -26,11 +29,12 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("clip")
     parser.add_argument("reply")
-    parser.add_argument("--world", default="A bright lobby.", help="scene and character, once")
+    parser.add_argument("--world", default="The guide's name is Anna.", help="scene and character, once")
     arguments = parser.parse_args()
 
     units = 0
-    with Session.open(arguments.bundle, world=arguments.world) as session:
+    # A file has no deadline; without this, answers later than 160 ms are logged as late.
+    with Session.open(arguments.bundle, world=arguments.world, deadline_ms=math.inf) as session:
         video = session.config.agent_video
         size, sample_rate = (video.height, video.width), session.config.audio.sample_rate
         with Mp4Writer(arguments.reply, FPS, size, sample_rate) as reply:
