@@ -75,6 +75,44 @@ def test_the_readmes_live_example_runs_with_a_clip_in_the_place_of_the_devices(r
     assert run_python(f"import contextlib\n{example}{counted}", readers_folder).strip() == "True"
 
 
+BRING_YOUR_OWN = ROOT / "docs/bring-your-own-component.md"
+
+
+@pytest.fixture(scope="module")
+def own_components(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the document shows, each under the name in its first line."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "samples").mkdir()
+    (folder / "samples/media").symlink_to(ROOT / "samples/media")
+    shown = [block for language in ("python", "yaml") for block in blocks(BRING_YOUR_OWN, language)]
+    for block in shown:
+        if named := re.match(r"# (\w+\.(?:py|yaml))\n", block):
+            (folder / named[1]).write_text(block)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gate", "masker"])
+def test_both_roads_of_ones_own_components_run_command_by_command(name: str, own_components: Path) -> None:
+    commands = [c for c in commands_of(BRING_YOUR_OWN) if any(name in word for word in c)]
+    made = {c[1] for c in commands if c[0] == "wanedge"}
+    assert made >= {"import", "calibrate", "quantize", "validate", "lint", "build", "bench", "run"}
+    environment = {**os.environ, "PATH": f"{WANEDGE.parent}:{os.environ['PATH']}"}
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=own_components, env=environment, capture_output=True, text=True, check=False, timeout=250
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+    if name == "gate":
+        program = next(b for b in blocks(BRING_YOUR_OWN, "python") if 'Session.open("gate.wanedge")' in b)
+        assert len(run_python(program, own_components).splitlines()) == 50  # a second in units of 20 ms
+
+
+def test_the_description_of_a_foreign_denoiser_has_at_most_25_lines() -> None:
+    (described,) = [b for b in blocks(BRING_YOUR_OWN, "yaml") if "gtcrn_simple.onnx" in b]
+    assert len(described.splitlines()) <= 25
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text("utf-8"))

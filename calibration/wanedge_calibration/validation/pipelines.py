@@ -3,6 +3,7 @@
 For every output, signal over error against the float reference, teacher-forced (each unit from the reference's state)
 and free (on its own state); for every component the same with the reference's inputs and state, states included. What
 honest quantizations of the same recipe reach on the same clips, less a margin, is what the candidate must reach.
+An output drifts where the free run's excess over the teacher-forced one grows by more than LEAST_GROWTH for certain.
 """
 
 import re
@@ -26,7 +27,7 @@ from wanedge_calibration.observe import observed
 from wanedge_calibration.quantize import Source, default_recipe, quantized_graph
 from wanedge_calibration.recipe import Recipe
 from wanedge_calibration.statistics import Interval, bootstrap
-from wanedge_calibration.validation.drift import excess_error, fit_drift
+from wanedge_calibration.validation.drift import PER, excess_error, fit_drift
 from wanedge_calibration.validation.honest import CALIBRATORS, EXACT_DB, LEAST_MARGIN_DB, SPREADS
 from wanedge_calibration.validation.metrics import MOST_DB, judged, snr_db
 from wanedge_calibration.validation.probes import probe_measures, probe_quantizers
@@ -48,8 +49,8 @@ from wanedge_runtimes.runtime import Array, Call, RuntimeOptions
 
 BLOCK_MS = 500.0  # of the drift's fit: neighbouring units resemble each other for about as long
 LEAST_BLOCK = 10  # units
-HONEST_UNITS = 400  # of each clip, on which honest quantizations are measured
-HONEST_CLIPS = 3
+PROBED_UNITS = 400  # of the first clip
+LEAST_GROWTH = 1.0  # dB over the longest clip: less is a change of what is said, not of the model
 _QUIET = 1e-3  # of the mean power: a unit with less signal says nothing about its own ratio
 _ONE_THREAD = RuntimeOptions(threads=1)
 
@@ -213,7 +214,8 @@ def measures_of(comparisons: Sequence[ClipComparison], memory: int) -> dict[str,
             curves.append(excess_error(free, teacher, np.ones(free.size, np.bool_), memory))
         drift = fit_drift(curves, memory)
         if drift is not None:
-            grows.append(drift.grows)
+            longest = max(curve.size for curve in curves)
+            grows.append(drift.low * longest / PER > LEAST_GROWTH)
             measures[f"drift.output_{plain(name)}"] = Interval(drift.slope, drift.low, drift.high, drift.n)
     if grows:
         measures["drift.grows"] = Interval(float(sum(grows)), None, None, len(grows))
@@ -247,14 +249,13 @@ def _add_thresholds(found: Compared, reference: PipelineModel, pipeline: Pipelin
     source, recipe = scales_source
     form = form_of(plan.variant)
     chosen = recipe or default_recipe(source, "fp8" if plan.variant.precision == "fp8" else "int8", form)
-    length = min(plan.limit or HONEST_UNITS, HONEST_UNITS)
-    clips = [list(clip_units(clip, pipeline, length)) for clip in plan.clips[:HONEST_CLIPS]]
     levels: dict[str, list[list[float]]] = {}
     for number, (calibrator, kept) in enumerate(CALIBRATORS):
         on_progress("honest quantizations", number, len(CALIBRATORS))
         other = chosen.model_copy(update={"calibrator": calibrator, "kept": kept})
         with quantized_model(source, reference, other) as model:
-            by_clip = [compare_units(reference, model, iter(units)) for units in clips]
+            # On all that the candidate is measured on: what a ratio is depends on what is said.
+            by_clip = [compare_units(reference, model, clip_units(c, pipeline, plan.limit)) for c in plan.clips]
         for name, values in _levels(by_clip).items():
             levels.setdefault(name, []).append(values)
     limits = {}
@@ -306,7 +307,7 @@ class _FirstUnits:
 def _probe(found: Compared, reference: PipelineModel, pipeline: Pipeline, on_progress: OnStage) -> None:
     plan = found.plan
     on_progress("probes", 0, 1)
-    length = min(plan.limit or HONEST_UNITS, HONEST_UNITS)
+    length = min(plan.limit or PROBED_UNITS, PROBED_UNITS)
     run = _FirstUnits(reference, list(clip_units(plan.clips[0], pipeline, length)))
     found.probes = probe_quantizers(plan.candidate, plan.variant, cast(TeacherForcedRun, run))
     for probe in found.probes:
