@@ -35,8 +35,8 @@ def _without(*passes: str) -> RuntimeOptions:
 # Entropy is left out: it cuts off so much of a trained backbone that its SNR falls to 2 dB (docs/quantization.md),
 # and a gate is right to reject that.
 _METHODS = ("max", "mse", "percentile")
-# Units of an honest bundle's clips: before the first window is full, after all have wrapped, and longer.
-LENGTHS = (12, 36, 50)
+# Units of an honest bundle's clips: before the first window is full, between, and after all have wrapped.
+LENGTHS = (6, 14, 36)
 # Measures that a short clip cannot have: without them the answer is rightly incomplete.
 _OF_LONG_CLIPS = ("drift.grows", "teacher.stoi", "teacher.pesq_wb")
 WAYS = {

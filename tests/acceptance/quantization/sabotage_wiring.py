@@ -211,8 +211,11 @@ def _rare_clip(model: ModelProto, random: Random) -> str | None:
         maker = makers.get(tensor)
         if maker is None or maker.op_type != "DequantizeLinear" or maker.input[1] not in constants:
             return float("inf")
-        scale = numpy_helper.to_array(constants[maker.input[1]]).astype(np.float64)
-        return float(scale.max()) * 255
+        scale, zero = (numpy_helper.to_array(constants[name]) for name in maker.input[1:3])
+        if zero.dtype.kind not in "iu":
+            return float("inf")
+        limits = np.iinfo(zero.dtype)
+        return max(float(np.abs(scale * (float(end) - zero)).max()) for end in (limits.min, limits.max))
 
     nodes = [n for n in model.graph.node if n.op_type in _WEIGHTED and n.input[0] not in constants]
     nodes = [n for n in nodes if largest(n.input[0]) > 4.0]
