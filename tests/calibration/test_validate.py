@@ -17,12 +17,16 @@ from tests.acceptance.quantization.sabotage import CHANGES
 from wanedge.bundle import Bundle, BundleWriter
 from wanedge.cli.app import build_app
 from wanedge.model import Model
+from wanedge.verdicts import graphs_digest
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.graph.editing import read_graph, write_graph
+from wanedge_calibration.validation.clip_jobs import ClipJob, Side, run_job
+from wanedge_calibration.validation.clip_runs import OutputRecorder
 from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.static import inspect_files
 from wanedge_calibration.validation.validate import Compared, Plan, compare
+from wanedge_runtimes.runtime import Call
 
 # Random weights have no margin between tokens, so nothing is asked of the words.
 GATE = Gate(
@@ -111,6 +115,35 @@ def test_an_interrupted_validation_goes_on(
     kept = next(tmp_path.glob("*.json")).stat().st_mtime_ns
     assert compare(plan).results == honest.results
     assert kept in {p.stat().st_mtime_ns for p in tmp_path.glob("*.json")}
+
+
+@pytest.mark.parametrize("calls", [1, 40, 90])
+def test_an_interruption_keeps_the_clip_in_progress(
+    quantized: Bundle, clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Wherever Ctrl+C comes, inside a unit too: the units before it are not run again, and the numbers are the same."""
+    variants = quantized.variant("fp32"), quantized.variant("int8")
+    sides = [Side(quantized.root, v.name, graphs_digest(quantized, v)) for v in variants]
+    whole, stopped = (ClipJob(sides[0], sides[1], clips[0], tmp_path / name, UNITS) for name in ("whole", "stopped"))
+    expected = run_job(whole)
+    seen: list[int] = []
+    see = OutputRecorder._see
+
+    def interrupts(self: OutputRecorder, component: str, call: Call) -> None:
+        seen.append(self.unit)
+        if len(seen) == calls:
+            raise KeyboardInterrupt
+        see(self, component, call)
+
+    monkeypatch.setattr(OutputRecorder, "_see", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(stopped)
+    unit = seen[-1]
+    seen.clear()
+    calls = -1
+    assert run_job(stopped) == expected
+    assert {u for u in seen if u >= 0} == set(range(max(unit, 0), UNITS))
+    assert [p.name for p in sorted((tmp_path / "stopped").iterdir())] == [stopped.result.name, stopped.media.name]
 
 
 @pytest.mark.parametrize("kind", CHANGES)

@@ -135,7 +135,7 @@ def validate(
     # Placeholders instead of paths: a report travels to other machines.
     command = ["wanedge", "validate", candidate.name, "--reference", reference.name, "--variant", chosen.name]
     compared, report = _validate(plan, output, shlex.join([*command, "--clips", "CLIPS", "-o", "report"]), record)
-    _print(compared, report, output, as_json)
+    _print(compared, report, output, recorded=record, as_json=as_json)
     if not compared.passed:
         raise typer.Exit(FAILED)
 
@@ -249,7 +249,7 @@ def _candidate_variant(bundle: "Bundle", name: str | None) -> "Variant":
     return quantized[0]
 
 
-def _print(compared: "Compared", report: "Report", output: Path, as_json: bool) -> None:
+def _print(compared: "Compared", report: "Report", output: Path, *, recorded: bool, as_json: bool) -> None:
     if as_json:
         shown = ("verdict", "reason", "misses", "unmeasured", "not_covered", "findings", "suspects", "measures")
         print_json({k: report[k] for k in shown})
@@ -261,6 +261,8 @@ def _print(compared: "Compared", report: "Report", output: Path, as_json: bool) 
         typer.echo(f"  {finding.what}")
     if report["suspects"] and report["verdict"] == "failed":
         typer.echo(f"  look first at: {', '.join(report['suspects'][:3])}")
+    if report["verdict"] == "passed" and not recorded:
+        typer.echo(f"  next: {report['next']}")
     for sentence in report["missing"]:
         typer.echo(f"  {sentence}")
     if not report["pinned"]:

@@ -13,7 +13,8 @@ from wanedge.units import UserUnit
 from wanedge_calibration.graph.editing import write_graph
 from wanedge_calibration.quantize import Source, quantized_graph
 from wanedge_calibration.recipe import Mode, Recipe
-from wanedge_calibration.validation.clip_runs import ONE_THREAD, run_clip
+from wanedge_calibration.validation.clip_jobs import ONE_THREAD
+from wanedge_calibration.validation.clip_runs import run_clip
 from wanedge_calibration.validation.sensitivity import OutputError, output_error
 from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.registry import open_runtime

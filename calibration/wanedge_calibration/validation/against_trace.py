@@ -21,7 +21,7 @@ from wanedge_calibration.validation.golden_call import GoldenCall
 from wanedge_calibration.validation.metrics import judged
 from wanedge_calibration.validation.replay import Replay, replay
 from wanedge_calibration.validation.trace import Trace
-from wanedge_calibration.validation.verdict import Decision, Finding, decide, misses, verdict_of
+from wanedge_calibration.validation.verdict import Decision, Finding, decide, misses, next_step, verdict_of
 from wanedge_runtimes.errors import WanEdgeError
 from wanedge_runtimes.runtime import RuntimeOptions
 
@@ -167,6 +167,7 @@ def trace_document(found: Traced, command: str) -> dict[str, Any]:
     return {
         "verdict": decision.answer,
         "reason": decision.reason,
+        "next": next_step(decision, [] if found.replay is None else found.replay.components),
         "missing": missing,
         "findings": [vars(finding) for finding in found.findings],
         "misses": found.misses,

@@ -2,42 +2,30 @@
 
 teacher-forced: before every unit the candidate takes over the reference's whole state; where does error enter?
 free-run: the candidate lives on its own state; does the error grow?
-Both start from the same noise and seed as the reference. A clip is a job that can run in any process; its result is
-kept in a file.
+Both start from the same noise and seed as the reference.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wanedge.atomic import staged_file
-from wanedge.bundle import Bundle
-from wanedge.bundle.errors import disk_errors
 from wanedge.config import ModelConfig
 from wanedge.model import Model
 from wanedge.streaming import Streamer
+from wanedge.streaming.streamer import Snapshot
 from wanedge.units import AgentUnit, UserUnit
-from wanedge_calibration.clips import Clip, clip_units
 from wanedge_calibration.errors import NotFinite
 from wanedge_calibration.observe import observed
 from wanedge_calibration.validation.metrics import (
-    edit_distance,
     log_mel_distance,
     logits_divergence,
     psnr_db,
     snr_db,
-    speech_quality,
     ssim,
-    state_lag,
 )
-from wanedge_runtimes.runtime import Array, Call, RuntimeOptions
+from wanedge_runtimes.runtime import Array, Call
 
 Outputs = list[tuple[str, str, Array]]
 """(component, output, values) of every run of a unit, in order."""
@@ -98,6 +86,15 @@ class ClipRun:
     media: dict[str, Media]
     worst: dict[str, Worst]
 
+    def copy(self) -> "ClipRun":
+        """A run that keeps what this one holds now."""
+        media = {name: Media(list(m.audio), list(m.tokens), list(m.states)) for name, m in self.media.items()}
+        return ClipRun(
+            {mode: list(rows) for mode, rows in self.rows.items()},
+            media,
+            {mode: replace(worst) for mode, worst in self.worst.items()},
+        )
+
 
 class OutputRecorder:
     """A model, and the outputs of all its components in the unit at hand."""
@@ -125,6 +122,23 @@ class OutputRecorder:
             self.seen.append((component, name, values.copy()))
 
 
+@dataclass
+class Checkpoint:
+    """A run as it stood before unit `unit`. states: of the streams "reference" and, where there is one, "free"."""
+
+    unit: int
+    run: ClipRun
+    states: dict[str, tuple[Snapshot, dict[str, str]]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted; `checkpoint` is what there is of it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+
+
 def run_clip(
     reference: Model,
     candidate: Model,
@@ -134,8 +148,12 @@ def run_clip(
     seed: int = 0,
     modes: tuple[str, ...] = MODES,
     on_progress: OnUnit = lambda _: None,
+    start: Checkpoint | None = None,
 ) -> ClipRun:
-    """Stream the units through both models. Raises NotFinite, which names the first bad tensor and unit."""
+    """Stream the units through both models, from the beginning or from where an interrupted run stood.
+
+    Raises NotFinite, which names the first bad tensor and unit, and Interrupted.
+    """
     truth, others = (
         OutputRecorder(reference, "reference"),
         {mode: OutputRecorder(candidate, f"candidate ({mode})") for mode in modes},
@@ -145,21 +163,32 @@ def run_clip(
     for recorder in (truth, *others.values()):
         recorder.take()  # the prefill
     run = ClipRun({m: [] for m in modes}, {m: Media() for m in ("reference", *modes)}, {m: Worst() for m in modes})
-    for user in units:
-        if "teacher" in streams:
-            streams["teacher"].restore(*stream.snapshot())
-        truth.unit = user.index
-        expected = stream.step(user)
-        expected_outputs = truth.take()
-        run.media["reference"].add(expected)
-        for mode, other in streams.items():
-            others[mode].unit = user.index
-            actual = other.step(user)
-            outputs = others[mode].take()
-            run.media[mode].add(actual)
-            run.rows[mode].append(compared_units(reference.config, expected, actual, expected_outputs, outputs))
-            _remember(run.worst[mode], run.rows[mode][-1], expected, actual)
-        on_progress(user.index + 1)
+    if start is not None:
+        run = start.run
+        for name, state in start.states.items():
+            (stream if name == "reference" else streams[name]).restore(*state)
+    for user in units[start.unit if start is not None else 0 :]:
+        # Teacher-forced streams have no state of their own to keep.
+        before = Checkpoint(user.index, run.copy(), {"reference": stream.snapshot()})
+        if "free" in streams:
+            before.states["free"] = streams["free"].snapshot()
+        try:
+            if "teacher" in streams:
+                streams["teacher"].restore(*before.states["reference"])
+            truth.unit = user.index
+            expected = stream.step(user)
+            expected_outputs = truth.take()
+            run.media["reference"].add(expected)
+            for mode, other in streams.items():
+                others[mode].unit = user.index
+                actual = other.step(user)
+                outputs = others[mode].take()
+                run.media[mode].add(actual)
+                run.rows[mode].append(compared_units(reference.config, expected, actual, expected_outputs, outputs))
+                _remember(run.worst[mode], run.rows[mode][-1], expected, actual)
+            on_progress(user.index + 1)
+        except KeyboardInterrupt:
+            raise Interrupted(before) from None
     return run
 
 
@@ -209,120 +238,3 @@ def _remember(worst: Worst, row: Row, expected: AgentUnit, actual: AgentUnit) ->
     if row.psnr_db < worst.psnr_db:
         worst.unit, worst.psnr_db = row.unit, row.psnr_db
         worst.reference, worst.candidate = expected.frames, actual.frames
-
-
-_VERSION = 2  # of a cached result
-
-# One thread: the same sums in the same order, however many processes share the machine.
-ONE_THREAD = RuntimeOptions(threads=1)
-
-
-@dataclass(frozen=True)
-class Side:
-    """A variant of a bundle, by what a process needs to load it. digest: of its graphs."""
-
-    bundle: Path
-    variant: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class ClipJob:
-    """reference, candidate: what to compare. limit: units at most. folder: where results are kept."""
-
-    reference: Side
-    candidate: Side
-    clip: Clip
-    folder: Path
-    limit: int | None = None
-    world: str = ""
-    seed: int = 0
-
-    @property
-    def key(self) -> str:
-        about = [
-            _VERSION,
-            self.reference.digest,
-            self.candidate.digest,
-            self.clip.sha256,
-            self.limit,
-            self.world,
-            self.seed,
-        ]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:20]
-
-    @property
-    def result(self) -> Path:
-        return self.folder / f"{self.key}.json"
-
-    @property
-    def media(self) -> Path:
-        return self.folder / f"{self.key}.npz"
-
-    @property
-    def done(self) -> bool:
-        return self.result.is_file() and self.media.is_file()
-
-
-def run_job(job: ClipJob, on_progress: OnUnit = lambda _: None) -> dict[str, Any]:
-    """The job's result, from its file where it was done before. Raises NotFinite, WanEdgeError."""
-    if (cached := cached_result(job)) is not None:
-        return cached
-    reference, candidate = (load_side(side) for side in (job.reference, job.candidate))
-    units = list(clip_units(job.clip, reference.config, job.limit))
-    run = run_clip(reference, candidate, units, world=job.world, seed=job.seed, on_progress=on_progress)
-    document = _document(job, run, reference.config.audio.sample_rate)
-    with disk_errors(job.result):
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with staged_file(job.media) as staged, staged.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **_media(run))
-        with staged_file(job.result) as staged:
-            staged.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
-    return document
-
-
-def cached_result(job: ClipJob) -> dict[str, Any] | None:
-    """The job's result where it was done before."""
-    if not job.done:
-        return None
-    cached: dict[str, Any] = json.loads(job.result.read_text("utf-8"))
-    return cached
-
-
-@lru_cache(maxsize=4)
-def load_side(side: Side) -> Model:
-    """The model of a side on one thread; kept, as every clip needs it."""
-    return Model.load(Bundle.open(side.bundle), "onnxruntime", side.variant, ONE_THREAD)
-
-
-def _document(job: ClipJob, run: ClipRun, rate: int) -> dict[str, Any]:
-    truth = run.media["reference"]
-    modes: dict[str, Any] = {}
-    for mode, rows in run.rows.items():
-        other = run.media[mode]
-        different = [row.unit for row in rows if row.tokens_equal < 1.0]
-        modes[mode] = {
-            "rows": [asdict(row) for row in rows],
-            "worst_unit": run.worst[mode].unit,
-            "first_divergent_unit": different[0] if different else None,
-            "edit_distance": edit_distance(truth.tokens, other.tokens) / max(len(truth.tokens), 1),
-            "state_lag_units": state_lag(truth.states, other.states),
-            "speech": speech_quality(np.concatenate(truth.audio), np.concatenate(other.audio), rate),
-        }
-    return {
-        "clip": job.clip.name,
-        "sha256": job.clip.sha256,
-        "units": len(truth.states),
-        "tokens": len(truth.tokens),
-        "modes": modes,
-    }
-
-
-def _media(run: ClipRun) -> dict[str, np.ndarray[Any, Any]]:
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        f"audio.{name}": np.concatenate(media.audio).astype(np.float16) for name, media in run.media.items()
-    }
-    for mode, worst in run.worst.items():
-        if worst.reference is not None and worst.candidate is not None:
-            arrays |= {f"frames.{mode}.reference": worst.reference, f"frames.{mode}.candidate": worst.candidate}
-    return arrays

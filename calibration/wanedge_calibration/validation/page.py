@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import wave
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
 from wanedge.atomic import staged_file
 from wanedge.bundle.errors import disk_errors
-from wanedge_calibration.validation.clip_runs import ClipJob
+from wanedge_calibration.validation.clip_jobs import ClipJob
 
 WORST_CLIPS = 3
 LISTEN_SECONDS = 8
@@ -33,7 +35,8 @@ def write_page(report: Report, jobs: Sequence[ClipJob], rate: int, path: Path) -
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["capitalize_first"] = _capitalized
+    environment.filters["breakable"] = _breakable
     page = environment.get_template("page.html.j2").render(
         report=report,
         style=(_FOLDER / "page.css").read_text("utf-8"),
@@ -56,6 +59,17 @@ def write_page(report: Report, jobs: Sequence[ClipJob], rate: int, path: Path) -
     )
     with disk_errors(path), staged_file(path) as staged:
         staged.write_text(page + "\n", encoding="utf-8")
+
+
+def _capitalized(text: str) -> str:
+    """A sentence's first letter, unless it begins with the name of a measure or a file."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.rstrip(",;:").isalpha() else text
+
+
+def _breakable(cell: object) -> Markup:
+    """Text that may be broken behind the marks inside a name, so that a narrow page breaks names and not numbers."""
+    return Markup(re.sub(r"([A-Za-z0-9][._/])(?=[A-Za-z])", r"\1<wbr>", str(escape(str(cell)))))
 
 
 def _reasons(report: Report) -> Iterator[str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from wanedge_calibration.validation.clip_runs import ClipJob, run_job
+from wanedge_calibration.validation.clip_jobs import ClipJob, run_job
 from wanedge_runtimes.errors import MissingExtra
 from wanedge_runtimes.progress import OnProgress
 

@@ -20,7 +20,7 @@ from wanedge_calibration.validation.metrics import excess_curves
 from wanedge_calibration.validation.page import write_page
 from wanedge_calibration.validation.static import Files
 from wanedge_calibration.validation.validate import Compared, Plan, starting_gate
-from wanedge_calibration.validation.verdict import missing_evidence
+from wanedge_calibration.validation.verdict import missing_evidence, next_step
 from wanedge_runtimes.strict import parse_json
 
 WORST_LAYERS = 12  # listed
@@ -42,7 +42,8 @@ def started(plan: Plan, command: str) -> Report:
         memory=0,
         jobs=[],
     )
-    return document(empty, command) | {"verdict": "incomplete", "reason": STARTED}
+    unfinished = {"verdict": "incomplete", "reason": STARTED, "next": "repeat the command"}
+    return document(empty, command) | unfinished
 
 
 def document(compared: Compared, command: str) -> Report:
@@ -54,6 +55,7 @@ def document(compared: Compared, command: str) -> Report:
     return {
         "verdict": decision.answer,
         "reason": decision.reason,
+        "next": next_step(decision, suspects(compared)),
         "missing": missing if decision.answer == "incomplete" else [],
         "findings": [vars(finding) for finding in compared.findings],
         "misses": sorted(compared.misses),

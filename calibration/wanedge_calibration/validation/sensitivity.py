@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from wanedge.model import STREAMING_COMPONENTS, Model
+from wanedge.model import Model
 from wanedge.streaming import Streamer
 from wanedge.streaming.streamer import Snapshot
 from wanedge.units import AgentUnit, UserUnit
@@ -113,11 +113,11 @@ def rank_components(
     """
     reference, results = run.reference, list[dict[str, Any]]()
     whole = run.error(candidate).total
-    for count, component in enumerate(STREAMING_COMPONENTS, 1):
+    for count, component in enumerate(reference.graphs, 1):
         alone = run.error(swapped(reference, candidate, [component]))
-        others = run.error(swapped(reference, candidate, [c for c in STREAMING_COMPONENTS if c != component]))
+        others = run.error(swapped(reference, candidate, [c for c in reference.graphs if c != component]))
         results.append({"component": component} | _account(alone, others, whole))
-        on_progress(count, len(STREAMING_COMPONENTS))
+        on_progress(count, len(reference.graphs))
     return sorted(results, key=lambda cause: -cause["alone"])
 
 

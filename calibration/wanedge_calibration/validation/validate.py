@@ -22,7 +22,7 @@ from wanedge_calibration.recipe import Recipe
 from wanedge_calibration.results import Measure
 from wanedge_calibration.rollout.moment import fill_level, fill_levels
 from wanedge_calibration.validation.behaviour import Outcomes, Paired, behaviour_measures, pair_outcomes
-from wanedge_calibration.validation.clip_runs import ClipJob, Side, cached_result, load_side
+from wanedge_calibration.validation.clip_jobs import ClipJob, Side, cached_result, load_side
 from wanedge_calibration.validation.drift import Drift
 from wanedge_calibration.validation.gate import DEFAULTS, PIPELINE_DEFAULTS, Gate
 from wanedge_calibration.validation.honest import measure_honest

@@ -97,6 +97,17 @@ def more_samples(name: str, measure: Measure) -> int:
     return 4 * measure.n if measure.passed is False and not misses(name, measure) else 0
 
 
+def next_step(decision: Decision, suspects: Sequence[str]) -> str:
+    """What to do now, as a sentence without its full stop."""
+    if decision.answer == "passed":
+        return "validate with --record, and the bundle keeps the verdict and runs this variant by default"
+    if decision.answer == "incomplete":
+        return f"{decision.reason.partition('; ')[0]}; then validate again"
+    if suspects:
+        return f"look at {suspects[0]}, the component that is most likely at fault; make it again, or leave it in fp32"
+    return "make the variant again, and validate again"
+
+
 def verdict_of(
     candidate: Bundle,
     variant: Variant,
