@@ -1,5 +1,6 @@
 """Exporting a reference model as a bundle: every component exported and checked, then one manifest over it all."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def export_bundle(
     precisions: Sequence[FloatPrecision] = ("fp32",),
     trained: bool = False,
     note: str = "",
+    weights: Path | None = None,
     tokenizer: Path = LOBBY,
     command: str = "wanedge export",
     overwrite: bool = False,
@@ -40,7 +42,7 @@ def export_bundle(
     Args:
         profiles: "portable" makes the variant fp32, "decomposed" the variant fp32-decomposed; their weights are shared.
         precisions: "fp32" for ONNX Runtime, "fp16" for TensorRT, each with all profiles.
-        trained, note: description of the weights in the manifest.
+        trained, note: description of the weights in the manifest. weights: their file, for its SHA-256.
         log: called with one line per step.
 
     Raises ExportError (which component and why) or BundleError; nothing is left at `path` then.
@@ -62,6 +64,7 @@ def export_bundle(
             model=model.config,
             weights="trained" if trained else "random",
             weights_note=note,
+            weights_sha256=None if weights is None else hashlib.sha256(weights.read_bytes()).hexdigest(),
             tokenizer="tokenizer.json",
             components=_specs(graphs),
             variants=tuple(_variant(profile, p, graphs[p]) for p in precisions for profile in profiles),

@@ -104,6 +104,7 @@ def export(
             precisions=_PRECISIONS[precision],
             trained=weights is not None,
             note=f"from {weights.name}" if weights else f"random, seed {seed}",
+            weights=weights,
             command=f"wanedge export {preset} --profile {profile} --precision {precision}",
             overwrite=overwrite,
             log=log,

@@ -31,7 +31,8 @@ class Verdict(Strict):
     """Answer of a validation, and its evidence.
 
     reason: one sentence; for "incomplete" what to do next. graphs_sha256, reference_sha256: `graphs_digest` of both
-    sides. gate_sha256: of the thresholds, which stand in `thresholds`. coverage: units by fill level of the caches.
+    sides. weights_sha256: of the weights that the reference was exported from, where its bundle says so.
+    gate_sha256: of the thresholds, which stand in `thresholds`. coverage: units by fill level of the caches.
     not_covered: levels that no clip reached.
     """
 
@@ -42,6 +43,7 @@ class Verdict(Strict):
     graphs_sha256: str = Field(pattern=_SHA256)
     reference: str
     reference_sha256: str = Field(pattern=_SHA256)
+    weights_sha256: str | None = Field(None, pattern=_SHA256)
     gate_sha256: str = Field(pattern=_SHA256)
     thresholds: dict[str, str]
     clips: tuple[ClipEvidence, ...]

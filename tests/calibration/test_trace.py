@@ -24,6 +24,8 @@ from wanedge.verdicts import read_verdict
 from wanedge_calibration.clips import Clip
 from wanedge_calibration.errors import CalibrationError
 from wanedge_calibration.graph.editing import read_graph
+from wanedge_calibration.validation.against_trace import compare_with_trace
+from wanedge_calibration.validation.extra_calls import branches_on_data
 from wanedge_calibration.validation.golden_call import Comparison, Errors, GoldenCall, compare_call, find_shifts
 from wanedge_calibration.validation.replay import replay
 from wanedge_calibration.validation.trace import OTHER_KERNELS, Trace, record_trace
@@ -151,6 +153,34 @@ def test_what_no_clip_reaches_is_reached_by_changed_calls(
     result = replay(traces["int8"], loaded(broken, "int8"), components={component})
     assert result.components == [component]
     assert {e.group for e in result.excesses if e.ratio > 1} <= {"loud", "quiet", "faint", "standout"}
+
+
+def test_a_graph_that_branches_on_data_needs_many_units(quantized: Bundle, clips: list[Clip], tmp_path: Path) -> None:
+    def gate(model: ModelProto) -> None:
+        """Silence where the loudest latent is under a threshold."""
+        model.graph.initializer.append(numpy_helper.from_array(np.array(-1.0, np.float32), "low"))
+        nodes = [
+            helper.make_node("ReduceMax", ["latents"], ["peak"], name="peak", keepdims=0),
+            helper.make_node("Greater", ["peak", "low"], ["loud"], name="loud"),
+            helper.make_node("Cast", ["loud"], ["gate"], name="gate", to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["latents", "gate"], ["gated"], name="gated"),
+        ]
+        for reader in model.graph.node:
+            for place, name in enumerate(reader.input):
+                if name == "latents":
+                    reader.input[place] = "gated"
+        for number, node in enumerate(nodes):
+            model.graph.node.insert(number, node)
+
+    assert not any(
+        branches_on_data(read_graph(quantized.graph(c, "int8")[0])) for c in quantized.variant("int8").graphs
+    )
+    branching = changed(quantized, "audio_decoder", tmp_path / "b", gate)
+    trace = record_trace(branching, branching.variant("int8"), clips[:1], tmp_path / "golden.trace", limit=3)
+    assert trace.about.branches == {"audio_decoder": 3}
+    found = compare_with_trace(branching, branching.variant("int8"), trace)
+    assert found.decision.answer == "incomplete"
+    assert "audio_decoder branches on data: needs a trace of 230 units, not 3" in found.decision.reason
 
 
 def test_graphs_that_only_a_device_runs_are_in_the_trace(traces: dict[str, Trace]) -> None:

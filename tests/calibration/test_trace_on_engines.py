@@ -28,6 +28,8 @@ from wanedge_calibration.graph.editing import read_graph, write_graph
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.validation.replay import replay
 from wanedge_calibration.validation.trace import Trace, record_trace
+from wanedge_runtimes.doctor import facts
+from wanedge_runtimes.nvidia import Gpu, Nvidia
 from wanedge_runtimes.tensorrt.engine import EngineInfo, EngineTensor
 
 VARIANT = "int8-fp16"
@@ -36,7 +38,10 @@ APP = build_app()  # before the double stands in for installed modules
 
 @pytest.fixture(scope="module")
 def gpu() -> Iterator[None]:
-    with installed(seed=1):
+    """The double's device, also as the driver's answer to what there is."""
+    nvidia = Nvidia(driver="580.95", cuda="13.0", gpus=(Gpu(name="double", capability="8.9", memory=24 << 30),))
+    with installed(seed=1), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facts, "find_nvidia", lambda: nvidia)
         yield
 
 

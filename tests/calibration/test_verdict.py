@@ -21,7 +21,7 @@ from wanedge.bundle import Bundle, BundleError, BundleWriter
 from wanedge.cli.app import build_app
 from wanedge.model import Model
 from wanedge.units import UserUnit
-from wanedge.verdicts import graphs_digest, read_verdict, verdict_path
+from wanedge.verdicts import Answer, graphs_digest, read_verdict, verdict_path
 from wanedge_calibration.clips import Clip, find_clips, save_units
 from wanedge_calibration.quantize import Source, apply_recipe, default_recipe
 from wanedge_calibration.results import Measure
@@ -30,7 +30,7 @@ from wanedge_calibration.validation import validate as module
 from wanedge_calibration.validation.gate import DEFAULTS, Gate
 from wanedge_calibration.validation.metrics import speech_quality
 from wanedge_calibration.validation.report import differences
-from wanedge_calibration.validation.verdict import Finding, decide, gate_path
+from wanedge_calibration.validation.verdict import Decision, Finding, decide, gate_path, next_step
 from wanedge_runtimes.errors import ExecutionError
 
 
@@ -230,6 +230,37 @@ def damaged_reference(quantized: Bundle, clips: list[Clip], path: Path) -> Bundl
     recalibrated = calibrate(opened, clips[:1], threads=1).bundle
     source = Source.of(recalibrated)
     return apply_recipe(source, default_recipe(source, "int8"))
+
+
+@pytest.mark.parametrize("named", [None, "b" * 64])
+def test_a_reference_of_other_weights_than_the_gates_is_refused(
+    bundle: Path, clips: list[Clip], gate: Path, tmp_path: Path, named: str | None
+) -> None:
+    """Also a reference that does not say from which weights it was exported."""
+    opened = Bundle.open(bundle)
+    with BundleWriter.extend(opened) as writer:
+        writer.finish(opened.manifest.contents.model_copy(update={"weights_sha256": named}))
+    pinned = tmp_path / "pinned.yaml"
+    Gate.read(gate).pinned(graphs_digest(opened, opened.variant("fp32")), "a" * 64).write(pinned)
+    done = validated(bundle, clips[0], pinned, tmp_path / "r", "--units", 2)
+    assert done.exit_code == 1
+    report = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert report["verdict"] == "failed"
+    assert any("the gate accepts only aaaaaaaaaaaa" in f["what"] for f in report["findings"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "suspects", "expected"),
+    [
+        ("passed", (), "--record"),
+        ("incomplete", (), "needs a clip of 336 units or more; then validate again"),
+        ("failed", ("backbone", "flow_in"), "look at backbone"),
+        ("failed", (), "make the variant again"),
+    ],
+)
+def test_every_answer_has_a_next_step(answer: Answer, suspects: tuple[str, ...], expected: str) -> None:
+    decision = Decision(answer, "needs a clip of 336 units or more; and another thing")
+    assert expected in next_step(decision, suspects)
 
 
 def test_a_reference_that_changed_since_the_last_verdict_needs_a_pin(

@@ -9,6 +9,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +43,9 @@ def installed(
     attributes = _attributes(modules)
     gpu = Gpu(seed, capacity, old_numpy=old_numpy)
     gpu.options = options or Options()
+    for name, double in modules.items():
+        if double.__spec__ is None:  # find_spec, by which commands see what is installed, wants one
+            double.__spec__ = ModuleSpec(name, None)
     sys.modules.update(modules)
     _active.append(gpu)
     try:

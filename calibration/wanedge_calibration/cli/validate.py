@@ -166,7 +166,8 @@ def _validate(plan: "Plan", output: Path, command: str, record: bool) -> "tuple[
     report = document(compared, command)
     write_report(report, output, compared)
     if record:
-        gate = compared.gate.model_copy(update={"reference": compared.reference.digest}) if compared.passed else None
+        pinned = compared.gate.pinned(compared.reference.digest, plan.reference.manifest.weights_sha256)
+        gate = pinned if compared.passed else None
         record_verdict(plan.candidate, compared.verdict, gate)
     return compared, report
 

@@ -16,6 +16,7 @@ from wanedge.verdicts import ClipEvidence, Verdict, graphs_digest
 from wanedge_calibration.errors import ValidationError
 from wanedge_calibration.results import Measure, Provenance
 from wanedge_calibration.rollout.moment import fill_levels
+from wanedge_calibration.validation.extra_calls import BRANCHING_UNITS
 from wanedge_calibration.validation.gate import Gate
 from wanedge_calibration.validation.golden_call import GoldenCall
 from wanedge_calibration.validation.metrics import judged
@@ -94,6 +95,7 @@ class Traced:
             clips,
             about.coverage,
             self.not_covered,
+            about.weights_sha256,
         )
 
 
@@ -115,7 +117,7 @@ def compare_with_trace(
             hint="record a trace of the model that this bundle holds: wanedge validate --record-trace BUNDLE",
         )
     found = Traced(candidate, variant, trace, gate or default_gate(trace.about.specs))
-    found.findings += _provenance(found)
+    found.findings += [*_provenance(found), *_rare_branches(trace)]
     runtime = variant.runtime if variant.engines else "onnxruntime"
     # Engines may compute in half precision, whatever their inputs are.
     arithmetic = "float16" if variant.engines else "float32"
@@ -181,6 +183,7 @@ def trace_document(found: Traced, command: str) -> dict[str, Any]:
         "gate": found.gate.thresholds,
         "gate_sha256": found.gate.sha256,
         "pinned": True,
+        "weights_sha256": about.weights_sha256,
         "measures": {name: m.model_dump(mode="json") for name, m in found.measures.items()},
         "suspects": [] if found.replay is None else found.replay.components,
         "calls": [vars(excess) for excess in excesses[:_LISTED]],
@@ -209,6 +212,15 @@ def _provenance(found: Traced) -> list[Finding]:
         Finding("failed", f"{component} was built from another graph than the trace's", component)
         for component in about.specs.keys() & variant.engines.keys()
         if variant.engines[component].graph_sha256 != about.graphs[component]
+    ]
+
+
+def _rare_branches(trace: Trace) -> list[Finding]:
+    """Graphs that branch on data need many units before all of their branches are likely to be among them."""
+    return [
+        Finding("incomplete", f"{component} branches on data: needs a trace of {BRANCHING_UNITS} units, not {n}")
+        for component, n in sorted(trace.about.branches.items())
+        if n < BRANCHING_UNITS
     ]
 
 

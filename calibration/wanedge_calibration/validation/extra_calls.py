@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
+from onnx import ModelProto, TensorProto
 
 from wanedge.bundle import Bundle, Variant
 from wanedge.model import DEVICE_COMPONENTS
@@ -32,7 +33,12 @@ Recorded = Mapping[str, Mapping[int, GoldenCall]]
 STAND_OUT = 8.0  # factor on the keys and values of a probed slot: attention sees little else where it sees it
 PROBES = 64  # slots of a ring that are probed, at most
 CHANGED = 4  # calls of a component that are changed for each kind
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UINT8)
 ALONE = 16  # calls of a graph that the host does not run
+# Independent units that a graph needs which branches on data: a branch that one unit in a hundred takes is then missed
+# in a tenth of all clips (0.99^230).
+BRANCHING_UNITS = 230
+_BRANCHES = {"If", "Loop", "Scan", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "NonZero", "TopK"}
 _FACTORS = {"loud": 8.0, "quiet": 2.0**-4, "faint": 2.0**-10}
 _CHANNELS, _CHANNEL_FACTOR = 1 / 16, 32.0  # of the last axis, for "standout"
 
@@ -47,6 +53,18 @@ def extra_calls(
     yield from _unusual(recorded, graphs)
     for component in graphs.keys() - recorded.keys():
         yield from _alone(last, graphs[component])
+
+
+def branches_on_data(model: ModelProto) -> bool:
+    """Whether a graph compares, selects or loops by values that are computed from a float input or state."""
+    floats = {v.name for v in model.graph.input if v.type.tensor_type.elem_type in _FLOATS}
+    for node in model.graph.node:  # in order, as every graph is sorted
+        if not floats.isdisjoint(node.input):
+            if node.op_type in _BRANCHES:
+                return True
+            if node.op_type not in ("Shape", "Size"):
+                floats |= set(node.output)
+    return False
 
 
 def load_uncalled(bundle: Bundle, variant: Variant, options: RuntimeOptions) -> dict[str, Executable]:

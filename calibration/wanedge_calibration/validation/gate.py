@@ -6,6 +6,7 @@
     when_measured:
       behaviour.worse: "== 0"
     reference: 3b0c...   # SHA-256 of the reference's graphs
+    weights: df7e...     # SHA-256 of the file of weights that they were exported from
 
 A limit that was not measured makes a validation incomplete; one under `when_measured` does not. A key that no
 validation measures is an error: a misspelled limit would never be missed.
@@ -87,12 +88,14 @@ def unit_of(name: str) -> str | None:
 class Gate(Strict):
     """limits: measure -> threshold, such as ">= 32". when_measured: likewise, where the measure is there.
 
-    reference: `graphs_digest` of the only reference that this gate accepts; None accepts any.
+    reference: `graphs_digest` of the only reference that this gate accepts; None accepts any. weights: SHA-256 of the
+    only weights that the reference may have been exported from, as its bundle names them; None accepts any.
     """
 
     limits: dict[str, str] = Field(min_length=1)
     when_measured: dict[str, str] = Field(default_factory=dict)
     reference: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    weights: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
     @field_validator("limits", "when_measured")
     @classmethod
@@ -114,7 +117,13 @@ class Gate(Strict):
     @property
     def sha256(self) -> str:
         """Identity of the gate."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True).encode()
+        ).hexdigest()
+
+    def pinned(self, reference: str, weights: str | None) -> Self:
+        """This gate, which accepts only that reference and its weights."""
+        return self.model_copy(update={"reference": reference, "weights": weights})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)

@@ -88,6 +88,8 @@ def _evidence(report: Report) -> Iterator[tuple[str, str]]:
     """What the answer stands on, by digest."""
     yield "candidate", report["candidate"]["sha256"]
     yield "reference", report["reference"]["sha256"] + ("" if report["pinned"] else " (not pinned by the gate)")
+    if report["weights_sha256"] is not None:
+        yield "weights of the reference", report["weights_sha256"]
     yield "gate", report["gate_sha256"]
     yield from ((f"clip {clip['clip']}", f"{clip['units']} units, {clip['sha256']}") for clip in report["clips"])
     yield from ((f"{level} caches", f"{units} units") for level, units in report["coverage"].items())

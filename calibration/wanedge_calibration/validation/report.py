@@ -68,6 +68,7 @@ def document(compared: Compared, command: str) -> Report:
         "gate": compared.gate.thresholds,
         "gate_sha256": compared.gate.sha256,
         "pinned": compared.gate.reference is not None,
+        "weights_sha256": compared.plan.reference.manifest.weights_sha256,
         "measures": {name: m.model_dump(mode="json") for name, m in compared.measures.items()},
         "drift": {name: _drift(compared, name) for name in compared.drifts},
         "behaviour": [_behaviour(pair) for pair in compared.behaviour],
@@ -119,7 +120,8 @@ def write_report(report: Report, folder: Path, compared: Compared | None = None)
     made = Provenance.model_validate(report["made"])
     results = Results(machine=report["machine"] | facts, made=made, measures=compared.measures)
     results.write(folder / "validation.json")
-    compared.gate.model_copy(update={"reference": compared.reference.digest}).write(folder / "gate.yaml")
+    weights = compared.plan.reference.manifest.weights_sha256
+    compared.gate.pinned(compared.reference.digest, weights).write(folder / "gate.yaml")
 
 
 def write_json(content: Report, path: Path) -> None:

@@ -31,8 +31,9 @@ from wanedge.streaming import Streamer
 from wanedge.verdicts import graphs_digest
 from wanedge_calibration.clips import Clip, clip_units
 from wanedge_calibration.errors import CalibrationError
+from wanedge_calibration.graph.editing import read_graph
 from wanedge_calibration.rollout.moment import fill_level
-from wanedge_calibration.validation.extra_calls import extra_calls, load_uncalled
+from wanedge_calibration.validation.extra_calls import BRANCHING_UNITS, branches_on_data, extra_calls, load_uncalled
 from wanedge_calibration.validation.golden_call import Comparison, GoldenCall, compare_call
 from wanedge_runtimes.runtime import Array, Call, Executable, RuntimeOptions, State
 from wanedge_runtimes.spec import GraphSpec
@@ -88,10 +89,12 @@ class About(Strict):
     variant: str
     precision: str
     reference_sha256: str
+    weights_sha256: str | None
     graphs: dict[str, str]
     specs: dict[str, GraphSpec]
     clips: dict[str, int]
     coverage: dict[str, int]
+    branches: dict[str, int]
     calls: tuple[CallEntry, ...]
     twins: dict[str, dict[str, dict[str, dict[str, float]]]]
 
@@ -160,6 +163,7 @@ def record_trace(
     model = Model.load(bundle, "onnxruntime", variant.name, options)
     config = model.config
     windows = sorted({config.backbone.windows[name] for name in config.backbone.layout})
+    branching = {c for c in model.graphs if branches_on_data(read_graph(bundle.graph(c, variant)[0]))}
     longest, entries, coverage, lengths = windows[-1], list[CallEntry](), dict[str, int](), dict[str, int]()
     states: dict[str, dict[str, Array]] = {}
     graphs = {**model.graphs, **load_uncalled(bundle, variant, options)}
@@ -176,10 +180,11 @@ def record_trace(
             entries.append(CallEntry(member=member, sha256=hashlib.sha256(content).hexdigest(), **entry))
 
         for number, clip in enumerate(clips):
-            units = list(clip_units(clip, config, min(limit or longest + 2, longest + 2)))
+            needed = max(longest + 2, BRANCHING_UNITS if branching else 0)
+            units = list(clip_units(clip, config, min(limit or needed, needed)))
             lengths[clip.sha256] = len(units)
             selected = _selected(windows, len(units)) if number == 0 else {0, len(units) - 1}
-            recorder = _Recorder(model, selected, lambda unit: fill_level(config, max(unit, 0)), add)
+            recorder = _Recorder(model, selected, branching, lambda unit: fill_level(config, max(unit, 0)), add)
             stream = Streamer(recorder.model, world, seed=seed)
             for user in units:
                 recorder.unit = user.index
@@ -195,10 +200,12 @@ def record_trace(
             variant=variant.name,
             precision=variant.precision,
             reference_sha256=graphs_digest(bundle, variant),
+            weights_sha256=bundle.manifest.weights_sha256,
             graphs={c: bundle.manifest.files[f.graph].sha256 for c, f in variant.graphs.items()},
             specs={name: graph.spec for name, graph in graphs.items()},
             clips=lengths,
             coverage=coverage,
+            branches={c: len({e.unit for e in entries if e.component == c and e.unit >= 0}) for c in branching},
             calls=tuple(entries),
             twins=twins.amplitudes(),
         )
@@ -219,9 +226,9 @@ class _Recorder:
     recorded: each component's last call in each of the selected units, the latest at the end.
     """
 
-    def __init__(self, model: Model, selected: set[int], fill_of: Any, add: Any) -> None:
+    def __init__(self, model: Model, selected: set[int], always: set[str], fill_of: Any, add: Any) -> None:
         self.unit, self.recorded = -1, dict[str, dict[int, GoldenCall]]()
-        self._selected, self._fill_of, self._add = selected, fill_of, add
+        self._selected, self._always, self._fill_of, self._add = selected, always, fill_of, add
         graphs = {name: self._watched(graph) for name, graph in model.graphs.items()}
         self.model = replace(model, graphs=graphs)
 
@@ -254,7 +261,8 @@ class _Recorder:
 
     def wants(self, spec: GraphSpec) -> bool:
         """Whether a call of this component is recorded now."""
-        return spec.state_bytes < SMALL_STATE or self.unit in self._selected
+        small = spec.state_bytes < SMALL_STATE or spec.component in self._always
+        return small or self.unit in self._selected
 
 
 def _packed(call: GoldenCall, last: Mapping[str, Array]) -> bytes:

@@ -134,6 +134,7 @@ class Compared:
             clips,
             self.coverage,
             self.not_covered,
+            self.plan.reference.manifest.weights_sha256,
         )
 
 
@@ -240,6 +241,14 @@ def check_provenance(found: Compared) -> None:
     if pinned is not None and pinned != digest:
         found.findings.append(
             Finding("failed", f"the reference is {digest[:12]}, the gate accepts only {pinned[:12]}: get it again")
+        )
+    weights, asked = found.plan.reference.manifest.weights_sha256, found.gate.weights
+    if asked is not None and weights != asked:
+        named = "does not say from which weights it" if weights is None else f"says that from weights {weights[:12]} it"
+        found.findings.append(
+            Finding(
+                "failed", f"the reference {named} was exported; the gate accepts only {asked[:12]}: export it again"
+            )
         )
     before = read_verdict(found.plan.candidate, found.plan.variant)
     if pinned is None and before is not None and before.reference_sha256 != digest:

@@ -117,8 +117,9 @@ def verdict_of(
     clips: Sequence[ClipEvidence] = (),
     coverage: Mapping[str, int] | None = None,
     not_covered: Sequence[str] = (),
+    weights: str | None = None,
 ) -> Verdict:
-    """The verdict with its evidence. reference: its variant's name and `graphs_digest`."""
+    """The verdict with its evidence. reference: its variant's name and `graphs_digest`; weights: their SHA-256."""
     return Verdict(
         variant=variant.name,
         answer=decision.answer,
@@ -126,6 +127,7 @@ def verdict_of(
         graphs_sha256=graphs_digest(candidate, variant),
         reference=reference[0],
         reference_sha256=reference[1],
+        weights_sha256=weights,
         gate_sha256=gate.sha256,
         thresholds=gate.thresholds,
         clips=tuple(clips),

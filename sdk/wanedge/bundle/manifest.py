@@ -128,6 +128,7 @@ class Contents(Strict):
     model: a Wan-Streamer configuration or a pipeline. tokenizer: None for a pipeline.
 
     weights: whether the model was trained or only initialised; `weights_note` says more in plain words.
+    weights_sha256: of the weights' file that the graphs were exported from; None where it is not known.
     components: component -> name of a spec ("portable", "decomposed", "portable-fp16", ...) -> GraphSpec.
     """
 
@@ -135,6 +136,7 @@ class Contents(Strict):
     model: AnyModel
     weights: Literal["trained", "random"]
     weights_note: str = ""
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     tokenizer: RelativePath | None = None
     components: dict[Label, dict[Label, GraphSpec]]
     variants: tuple[Variant, ...]
