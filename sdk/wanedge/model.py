@@ -78,10 +78,12 @@ class Model:
             name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
             for name in names
         }
+        tokenizer = Tokenizer(bundle.tokenizer(), config)
+        bundle.require_unchanged()  # the runtime opened by path what the bundle had checked by path
         return cls(
             config=config,
             graphs=graphs,
-            tokenizer=Tokenizer(bundle.tokenizer(), config),
+            tokenizer=tokenizer,
             weights=manifest.weights,
             variant=chosen.name,
             runtime=f"{engine.name} ({provider})",

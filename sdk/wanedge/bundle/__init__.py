@@ -5,7 +5,7 @@ from wanedge.bundle.errors import BundleError, DamagedBundle, SignatureError, Un
 from wanedge.bundle.manifest import Contents, FileEntry, GraphFiles, Manifest, Provenance, Variant
 from wanedge.bundle.reader import Bundle
 from wanedge.bundle.verify import FileCheck, Report, verify
-from wanedge.bundle.writer import BundleWriter, sign
+from wanedge.bundle.writer import BundleWriter, sign, sign_release
 
 __all__ = [
     "Bundle",
@@ -26,6 +26,7 @@ __all__ = [
     "default_cache",
     "pack",
     "sign",
+    "sign_release",
     "unpack",
     "verify",
 ]

@@ -22,6 +22,7 @@ from wanedge.bundle.source import (
     Source,
     changed,
     open_archive,
+    open_source,
     read_control,
     read_hashed,
     read_manifest,
@@ -70,6 +71,19 @@ def unpack(archive_path: Path, bundle_dir: Path) -> Path:
             _extract(archive, manifest, staged)
             publish_folder(staged, bundle_dir, overwrite=False)
     return bundle_dir
+
+
+def copy_bundle(source_path: Path, folder: Path) -> None:
+    """Write the bundle at `source_path`, folder or archive, to the new folder, checking every hash on the way.
+
+    Raises SignatureError, DamagedBundle or UnsafePath; what was written until then stays.
+    """
+    with open_source(source_path) as source:
+        manifest, _ = read_manifest(source)
+        require_sizes(source, manifest)
+        with disk_errors(folder):
+            folder.mkdir()
+            _extract(source, manifest, folder)
 
 
 _HINT = "set WANEDGE_CACHE to a folder that can be written to, or give the bundle as a folder (wanedge.bundle.unpack)"

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from wanedge.bundle.errors import BundleError, UnsafePath
 
-MANIFEST, SEAL, SIGNATURE = "manifest.json", "manifest.sha256", "manifest.sig"
-CONTROL_FILES = (MANIFEST, SEAL, SIGNATURE)
+MANIFEST, SEAL, SIGNATURE, RELEASE = "manifest.json", "manifest.sha256", "manifest.sig", "release.json"
+CONTROL_FILES = (MANIFEST, SEAL, SIGNATURE, RELEASE)
 
 _MAX_PATH = 240  # leaves room for the folder in front, under the 260 characters of older Windows
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]*(?<!\.)")

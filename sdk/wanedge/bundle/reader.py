@@ -15,6 +15,8 @@ from wanedge.pipeline.config import Pipeline
 from wanedge_runtimes.progress import OnProgress, no_progress
 from wanedge_runtimes.spec import GraphSpec, Profile
 
+_Identity = tuple[int, int, int, int]  # device, inode, size and time of the last change, which nobody can set
+
 
 class Bundle:
     """An open bundle. Safe to share between threads.
@@ -28,11 +30,13 @@ class Bundle:
         self.root = root
         self.manifest = manifest
         self.digest = hashlib.sha256(raw).hexdigest()
-        self._verified: set[str] = set()
+        self._verified: dict[str, list[_Identity]] = {}
         self._lock = Lock()
 
     @classmethod
-    def open(cls, path: str | Path, *, public_key: Path | None = None, cache: Path | None = None) -> Self:
+    def open(
+        cls, path: str | Path, *, public_key: Path | None = None, cache: Path | None = None, obey: bool = True
+    ) -> Self:
         """Open a bundle folder or archive.
 
         Checks the manifest, and that every file is there with its size. Contents are hashed when first used.
@@ -41,6 +45,7 @@ class Bundle:
             path: the folder or the archive.
             public_key: PEM file of an Ed25519 key; the bundle must be signed by its owner.
             cache: where to extract archives; see `default_cache`.
+            obey: False opens a folder that the device's trust file does not allow, to write to it and not to run it.
 
         Raises:
             BundleError: no bundle there (DamagedBundle, UnsupportedBundle, UnsafePath, SignatureError say more).
@@ -48,7 +53,7 @@ class Bundle:
         path = Path(path)
         if path.is_dir():
             folder = Folder(path)
-            manifest, raw = read_manifest(folder, public_key)
+            manifest, raw = read_manifest(folder, public_key, obey=obey)
             require_sizes(folder, manifest)
             return cls(path, folder.root, manifest, raw)
         manifest, raw, root = extracted(path, public_key, cache)
@@ -78,10 +83,24 @@ class Bundle:
             )
         with self._lock:
             if relative not in self._verified:
+                before = _identities(self.root, relative)
                 if read_hashed(Folder(self.root), relative, lambda _: None) != entry.sha256:
                     raise self._damaged(relative)
-                self._verified.add(relative)
+                self._verified[relative] = before
         return self.root / relative
+
+    def require_unchanged(self) -> None:
+        """Raise DamagedBundle when a file that `path` has checked was replaced or written to since.
+
+        Whoever gave a path to something that opens it again calls this afterwards: what was checked is what was read.
+        """
+        with self._lock:
+            for relative, identities in self._verified.items():
+                if _identities(self.root, relative) != identities:
+                    raise DamagedBundle(
+                        f"{self.origin}: {relative} was changed while it was being opened",
+                        hint="open it again; if it repeats, find out who writes there: ls -lc " + str(self.root),
+                    )
 
     def variant(
         self,
@@ -147,3 +166,17 @@ class Bundle:
             f"{self.root}: the content of {relative} is damaged, in the extraction of {self.origin}",
             hint="open the archive again: it will be extracted again",
         )
+
+
+def _identities(root: Path, relative: str) -> list[_Identity]:
+    """Of a file, and of the folders in front of it up to the bundle's own: renaming one of these changes it, too."""
+    found: list[_Identity] = []
+    path = root
+    for part in ("", *relative.split("/")):
+        path = path / part
+        try:
+            s = path.lstat()
+        except OSError:
+            return []
+        found.append((s.st_dev, s.st_ino, s.st_size, s.st_ctime_ns))
+    return found

@@ -19,20 +19,15 @@ _MAKE_KEY = "openssl genpkey -algorithm ed25519 -out private.pem"
 
 def make_signature(manifest: bytes, private_key: Path) -> bytes:
     """The signature of `manifest` by the key in a PEM file. Raises InputError for a wrong key, MissingExtra."""
-    ed25519 = _cryptography()
-    key = _load(private_key, "private")
-    if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise InputError(f"{private_key} holds no Ed25519 private key", hint=_MAKE_KEY)
-    signature: bytes = key.sign(manifest)
+    signature: bytes = load_private_key(private_key).sign(manifest)
     return signature
 
 
 def check_signature(manifest: bytes, signature: bytes | None, public_key: Path, where: Path) -> None:
     """Raise SignatureError unless `signature` is the key's signature of `manifest`."""
     from_source = f"get {where.name} again from whoever made it"
-    ed25519 = _cryptography()
-    key = _load(public_key, "public")
-    if not isinstance(key, ed25519.Ed25519PublicKey):
+    library, key = ed25519(), _load(public_key, "public")
+    if not isinstance(key, library.Ed25519PublicKey):
         raise InputError(f"{public_key} holds no Ed25519 public key", hint="openssl pkey -in private.pem -pubout")
     if signature is None:
         raise SignatureError(f"{where} is not signed", hint=f"{from_source}, or open it without public_key")
@@ -47,12 +42,21 @@ def check_signature(manifest: bytes, signature: bytes | None, public_key: Path, 
         ) from error
 
 
-def _cryptography() -> Any:
+def load_private_key(path: Path) -> Any:
+    """An Ed25519 private key from a PEM file. Raises InputError for another key or file, MissingExtra."""
+    library, key = ed25519(), _load(path, "private")
+    if not isinstance(key, library.Ed25519PrivateKey):
+        raise InputError(f"{path} holds no Ed25519 private key", hint=_MAKE_KEY)
+    return key
+
+
+def ed25519() -> Any:
+    """The library's module of Ed25519 keys. Raises MissingExtra."""
     try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
+        from cryptography.hazmat.primitives.asymmetric import ed25519 as module
     except ImportError as error:
         raise MissingExtra("signatures need the package cryptography", hint="pip install 'wanedge[signing]'") from error
-    return ed25519
+    return module
 
 
 def _load(path: Path, kind: str) -> object:
@@ -63,5 +67,5 @@ def _load(path: Path, kind: str) -> object:
         if kind == "private":
             return serialization.load_pem_private_key(pem, password=None)
         return serialization.load_pem_public_key(pem)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: the key is encrypted
+    except Exception as error:  # TypeError: the key is encrypted; UnsupportedAlgorithm is no ValueError
         raise InputError(f"{path} cannot be read as a {kind} key in PEM form: {error}", hint=_MAKE_KEY) from error

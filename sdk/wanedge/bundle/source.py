@@ -12,6 +12,7 @@ from wanedge.bundle import paths
 from wanedge.bundle.errors import BundleError, DamagedBundle, UnsafePath
 from wanedge.bundle.manifest import Manifest, parse_manifest, seal
 from wanedge.bundle.signature import check_signature
+from wanedge.trust.policy import require_trusted
 
 CHUNK = 1 << 20  # bytes per read: large enough for the disk, small enough for a small device
 _CONTROL_LIMIT = 16 << 20  # bytes; nothing vouches for a manifest's size before it is read
@@ -114,8 +115,10 @@ def missing(path: Path, relative: str) -> DamagedBundle:
     return DamagedBundle(f"{path}: {relative} is missing", hint=COPY_AGAIN)
 
 
-def read_manifest(source: Source, public_key: Path | None = None) -> tuple[Manifest, bytes]:
-    """The manifest and its bytes, checked against the seal and, given a key, against the signature.
+def read_manifest(source: Source, public_key: Path | None = None, *, obey: bool = True) -> tuple[Manifest, bytes]:
+    """The manifest and its bytes, checked against the seal, the device's trust file and, given a key, the signature.
+
+    obey: False leaves the trust file out, for those who write bundles and do not run them.
 
     Raises SignatureError, UnsupportedBundle, UnsafePath or DamagedBundle.
     """
@@ -126,6 +129,8 @@ def read_manifest(source: Source, public_key: Path | None = None) -> tuple[Manif
         signed = source.size(paths.SIGNATURE) is not None
         signature = read_control(source, paths.SIGNATURE) if signed else None
         check_signature(raw, signature, public_key, source.path)
+    if obey:
+        require_trusted(source.path, raw, read_release(source))
     intact = read_control(source, paths.SEAL) == seal(raw)
     try:
         manifest = parse_manifest(raw, source.path)
@@ -141,6 +146,11 @@ def read_manifest(source: Source, public_key: Path | None = None) -> tuple[Manif
             hint=COPY_AGAIN,
         )
     return manifest, raw
+
+
+def read_release(source: Source) -> bytes | None:
+    """The bytes of the release statement, None where there is none."""
+    return None if source.size(paths.RELEASE) is None else read_control(source, paths.RELEASE)
 
 
 def read_control(source: Source, relative: str) -> bytes:

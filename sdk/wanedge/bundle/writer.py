@@ -1,20 +1,23 @@
 """Write a bundle: all of it or nothing."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from wanedge.atomic import publish_folder, staged_file, staged_folder
 from wanedge.bundle import paths
-from wanedge.bundle.errors import BundleError, disk_errors
+from wanedge.bundle.errors import BundleError, SignatureError, disk_errors
 from wanedge.bundle.manifest import Contents, FileEntry, Manifest, seal
 from wanedge.bundle.reader import Bundle
-from wanedge.bundle.signature import make_signature
-from wanedge.bundle.source import Folder, missing, read_hashed, read_manifest
+from wanedge.bundle.signature import load_private_key, make_signature
+from wanedge.bundle.source import Folder, missing, read_hashed, read_manifest, read_release
+from wanedge.trust.release import Release, Statement, add_signature, parse_release
 
 
 class BundleWriter:
@@ -113,7 +116,7 @@ class BundleWriter:
             publish_folder(staged, self.path, overwrite=self._overwrite)
         self._finished = True
         self._staging.close()
-        return Bundle.open(self.path)
+        return Bundle.open(self.path, obey=False)
 
     def _place(self, relative: str) -> Path:
         staged = self._require_open()
@@ -151,7 +154,7 @@ class BundleWriter:
     def _require_base_unchanged(self) -> None:
         if self._base is None or self.path != self._base.root:
             return
-        if Bundle.open(self.path).digest != self._base.digest:
+        if Bundle.open(self.path, obey=False).digest != self._base.digest:
             raise BundleError(
                 f"{self.path} was changed by someone else meanwhile", hint="open it again and repeat the last command"
             )
@@ -163,12 +166,36 @@ def sign(bundle_dir: Path, private_key: Path) -> Path:
     Raises BundleError when the folder is no intact bundle, InputError for a wrong key, MissingExtra.
     """
     folder = Folder(bundle_dir)
-    _, raw = read_manifest(folder)
+    _, raw = read_manifest(folder, obey=False)
     target = folder.root / paths.SIGNATURE
     signature = make_signature(raw, private_key)
     with disk_errors(target), staged_file(target) as staged:
         staged.write_bytes(signature)
     return target
+
+
+def sign_release(
+    bundle_dir: Path, private_key: Path, version: int, expires: datetime | None = None
+) -> tuple[Release, str]:
+    """Write release.json and `manifest.sig` into a bundle folder; returns the statement and the public key in hex.
+
+    Signatures of other keys over the same manifest, version and expiry stay. Raises as `sign`.
+    """
+    folder = Folder(bundle_dir)
+    _, raw = read_manifest(folder, obey=False)
+    key = load_private_key(private_key)
+    statement = Statement(manifest_sha256=hashlib.sha256(raw).hexdigest(), version=version, expires=expires)
+    old = read_release(folder)
+    try:
+        known = None if old is None else parse_release(old, bundle_dir)
+    except SignatureError:
+        known = None  # a damaged statement is replaced
+    release = add_signature(statement, known, key)
+    target = folder.root / paths.RELEASE
+    with disk_errors(target), staged_file(target) as staged:
+        staged.write_bytes(release.to_bytes())
+    sign(bundle_dir, private_key)
+    return release, key.public_key().public_bytes_raw().hex()
 
 
 def _require_replaceable(path: Path, *, overwrite: bool) -> None:

@@ -22,6 +22,7 @@ from wanedge.media.files import read_media
 from wanedge.media.live import Camera, Microphone, capture
 from wanedge.model import Model
 from wanedge.session import EventKind, Session
+from wanedge.trust.slots import GOOD_UNITS, Store
 from wanedge.units import AgentUnit
 from wanedge_runtimes.runtime import RuntimeOptions
 
@@ -62,7 +63,8 @@ def answer(job: Job) -> tuple[Model, Account]:
 
     When it raises WanEdgeError there is no file, or, of a live conversation, what was recorded until then.
     """
-    bundle = Bundle.open(job.bundle)
+    store = Store.of(job.bundle)
+    bundle = Bundle.open(job.bundle if store is None else store.start())
     require_variant(bundle.manifest, job.variant, job.bundle)
     model = Model.load(bundle, job.runtime, job.variant, job.options)
     account = Account(job.pace)
@@ -79,6 +81,8 @@ def answer(job: Job) -> tuple[Model, Account]:
         )
         for unit in _shown(units, account):
             account.add(unit)
+            if store is not None and account.units == GOOD_UNITS:
+                store.mark_good()
             if recording is not None:
                 recording = _record(recording, unit, account, live=isinstance(job.source, Live))
         account.wall_s = monotonic() - started

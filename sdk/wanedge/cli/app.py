@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from wanedge.cli import bench, doctor, inspect, run, serve, targets, verify
+from wanedge.cli import bench, doctor, inspect, run, serve, targets, trust, verify
 from wanedge.commands import add_explanation, report_errors
 
 GROUP = "wanedge.commands"
@@ -36,7 +36,7 @@ def build_app(plugins: Iterable[EntryPoint] | None = None) -> typer.Typer:
         "WANEDGE_DEBUG=1 shows where an error came from.",
     )
     app.callback()(_wanedge)
-    for command in (run, serve, inspect, verify, doctor, targets, bench):
+    for command in (run, serve, inspect, verify, trust, doctor, targets, bench):
         command.register(app)
     add_plugins(app, installed_plugins() if plugins is None else plugins)
     return app

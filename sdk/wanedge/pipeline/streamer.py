@@ -58,6 +58,7 @@ class PipelineModel:
         provider = engine.options.provider
         chosen = choose_variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
         graphs = {name: engine.load(*bundle.graph(name, chosen)) for name in pipeline.components}
+        bundle.require_unchanged()
         return cls(pipeline, graphs, bundle.manifest.weights, chosen.name, f"{engine.name} ({provider})")
 
 
