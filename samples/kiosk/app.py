@@ -16,6 +16,7 @@ Needs the extras cpu and live; media for --clip. samples/devices has services fo
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -227,6 +228,9 @@ def open_window(silent: bool) -> Iterator[Callable[[NDArray[np.uint8] | None], o
         yield lambda _picture: None
         return
     cv2 = import_extra("cv2", "live", "a window")
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"} & os.environ.keys():
+        # OpenCV's Qt would end the process.
+        raise CaptureError("no window can be opened: DISPLAY is not set", hint="--silent goes without one")
     try:
         cv2.namedWindow("kiosk", cv2.WINDOW_NORMAL)
         cv2.setWindowProperty("kiosk", cv2.WND_PROP_FULLSCREEN, cv2.WINDOW_FULLSCREEN)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -263,3 +264,13 @@ def test_a_device_that_cannot_be_opened_is_tried_again_and_costs_no_conversation
     assert app.main(arguments) == 0
     assert len(sessions) == unplugged
     assert saved.read_bytes() == before
+
+
+def test_without_a_display_no_window_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV's Qt would end the process; this error is tried again, for a screen that comes later."""
+    monkeypatch.setitem(sys.modules, "cv2", ModuleType("cv2"))
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(CaptureError, match="DISPLAY is not set"), app.open_window(silent=False):
+        pass

@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tests.media import user_units
 from wanedge.bundle import Bundle
 from wanedge.cli.live import Window, converse_live, open_stage
 from wanedge.config import FPS, FRAMES_PER_UNIT, UNIT_MS
+from wanedge.extras import import_extra
 from wanedge.media import AudioChunk, CaptureError, MediaChunk, VideoChunk
 from wanedge.media.playback import NullSink, SoundCard
 from wanedge.session import Session
@@ -151,3 +153,43 @@ def test_the_time_limit_ends_a_live_conversation(session: Session) -> None:
 def test_a_machine_that_slept_goes_on_listening(session: Session) -> None:
     units = list(converse_live(session, Devices(captured(session, 4, gap_after=2)), None))
     assert [unit.index for unit in units] == [0, 1, 2, 3]
+
+
+def test_without_a_display_a_window_is_a_clear_error_and_not_the_end_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenCV's Qt aborts where it finds no display: the window is refused before it is asked for."""
+    vision = FakeVision()
+    monkeypatch.setitem(sys.modules, "cv2", vision)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(CaptureError, match="DISPLAY is not set") as caught, Window().opened():
+        pass
+    assert "--no-play" in caught.value.hint
+    monkeypatch.setenv("DISPLAY", ":0")
+    with Window().opened():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("module", "failure", "hint"),
+    [
+        ("sounddevice", 'raise OSError("PortAudio library not found")', "apt-get install libportaudio2"),
+        (
+            "cv2",
+            'raise ImportError("libGL.so.1: no such file")',
+            "apt-get install libgl1 libglib2.0-0",
+        ),
+        ("sounddevice", "import a_module_that_is_not_there", "pip install 'wanedge[live]'"),
+    ],
+)
+def test_a_package_without_its_system_library_names_the_library(
+    module: str, failure: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{module}.py").write_text(failure)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(MissingExtra) as caught:
+        import_extra(module, "live", "a device")
+    assert caught.value.hint == hint

@@ -1,6 +1,8 @@
 """`wanedge run --live`: microphone and camera in, loudspeaker and window out."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Event
@@ -75,12 +77,19 @@ def first_request_to_stop() -> Iterator[Event]:
         restore()
 
 
+def has_screen() -> bool:
+    """True where a window may be opened: without a display, OpenCV's Qt ends the whole process."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    return sys.platform != "linux" or any(os.environ.get(name) for name in names)
+
+
 class Window:
     """Shows pictures. library: the cv2 module, or one like it."""
 
     TITLE = "wanedge"
 
     def __init__(self, library: Any = None) -> None:
+        self._needs_screen = library is None
         self._library = library or import_extra("cv2", "live", "a window")
 
     def show(self, picture: NDArray[np.uint8] | None) -> None:
@@ -92,6 +101,8 @@ class Window:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Raise CaptureError when this OpenCV or this machine has no windows."""
+        if self._needs_screen and not has_screen():
+            raise CaptureError("no window can be opened: DISPLAY is not set", hint=_WITHOUT_DEVICES)
         try:
             self._library.namedWindow(self.TITLE)
         except self._library.error as error:
