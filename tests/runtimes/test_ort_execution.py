@@ -276,7 +276,7 @@ def test_run_keeps_the_memory_of_a_few_block_sizes_only(runtime: OrtRuntime, tmp
     onnx.save(model, tmp_path / "sum.onnx")
     spec = GraphSpec(
         component="sum",
-        opset=24,
+        opset=20,
         inputs=(TensorSpec(name="x", dtype="float32", shape=(1, "N")),),
         outputs=(TensorSpec(name="y", dtype="float32", shape=(1, "N")),),
     )

@@ -17,6 +17,7 @@ from wanedge_runtimes.cached_calls import CachedCalls
 from wanedge_runtimes.errors import RuntimeUnavailable, StateError
 from wanedge_runtimes.ort.host import HostMemory, OrtCall, OrtState, StateBuffers, host_memory
 from wanedge_runtimes.ort.session import check_graph, import_onnxruntime, open_session, require_provider
+from wanedge_runtimes.promises import check_promises
 from wanedge_runtimes.runtime import Array, Executable, RuntimeOptions, State
 from wanedge_runtimes.spec import GraphSpec, TensorSpec
 
@@ -46,6 +47,7 @@ class OrtRuntime:
 
         Raises GraphError (file missing or damaged, or not what the spec says), RuntimeUnavailable (no device).
         """
+        check_promises(graph, spec)
         if self._device is None:
             session = open_session(self._ort, graph, spec.component, self.options)
             check_graph(graph, spec, session.get_inputs(), session.get_outputs())
