@@ -15,7 +15,7 @@ from typing import Final, Literal, get_args
 
 from wanedge_runtimes.errors import InputError
 
-EventKind = Literal["overload", "recovered", "dropped", "late", "resync", "input_silent", "failed"]
+EventKind = Literal["overload", "recovered", "dropped", "late", "resync", "input_silent", "fault", "failed"]
 Listener = Callable[["Event"], None]
 
 LOG: Final = logging.getLogger("wanedge.session")
@@ -35,6 +35,7 @@ class Event:
         late          a unit was answered after its deadline
         resync        timestamps jumped, and the media clock was set again
         input_silent  no sound, or no picture, has come for a while
+        fault         a stage failed, and the session went on from its last snapshot
         failed        the session stopped on an error
     message: one line for a person. details: the numbers in it, by name; times in ms.
     """

@@ -29,6 +29,7 @@ class SessionMetrics:
         before the first.
     played_units: agent units that `played` reported. latency_ms: p50, p95, p99 and max of the response latency over
         the last 4,096 units. stages_ms: median wall time by stage over the same units.
+    failures: of stages, after which the session went on. lost_units: that were given up for one.
     """
 
     units: int
@@ -49,6 +50,8 @@ class SessionMetrics:
     played_units: int
     latency_ms: dict[str, float]
     stages_ms: dict[str, float]
+    failures: int = 0
+    lost_units: int = 0
 
 
 @dataclass

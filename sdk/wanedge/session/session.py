@@ -28,6 +28,7 @@ from wanedge.session.iterator import UnitIterator
 from wanedge.session.metrics import SessionMetrics, UnitLog
 from wanedge.session.pipeline_intake import PipelineIntake
 from wanedge.streaming import AnyStreamer, Streamer
+from wanedge.supervision.recovery import Recovery
 from wanedge.units import AgentUnit
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.runtime import Array, RuntimeOptions
@@ -39,6 +40,7 @@ MAX_TYPED_WAITING: Final = 4_096
 UNPLAYED_UNITS: Final = 16  # handed on and not yet played; a player is never further behind
 STREAM_AHEAD: Final = 2  # units that wait while `stream` feeds a source that is faster than time
 WATCH_EVERY_S: Final = 0.5
+LIVE_FAILURES: Final = 10  # of units within a minute, after which a live session ends
 
 _OPEN: "set[Session]" = set()
 if hasattr(os, "register_at_fork"):  # not on Windows
@@ -58,7 +60,9 @@ class Session:
     Any thread may push. Answers are taken in one place: by `pull`, `units` or `stream`.
     """
 
-    def __init__(self, streamer: AnyStreamer, limits: Limits, *, deadline_ms: float | None = None) -> None:
+    def __init__(
+        self, streamer: AnyStreamer, limits: Limits, *, deadline_ms: float | None = None, most_failures: int = 0
+    ) -> None:
         self.streamer = streamer
         self.deadline_ms = limits.unit_ms if deadline_ms is None else deadline_ms
         self.live = limits.live
@@ -71,6 +75,8 @@ class Session:
         else:
             self._intake = Intake(self.config, self._exchange, self._events)
         self._first_unit = streamer.next_unit  # after a restore the media clock starts at this unit
+        recovers = most_failures > 0 and not streamer.overlaps and isinstance(streamer, Streamer)
+        self._recovery = Recovery(streamer, most_failures, self._report_failure) if recovers else None
         self._log = UnitLog()
         self._played = 0
         self._unplayed: deque[AgentUnit] | None = None  # kept once somebody reports what was played
@@ -97,6 +103,7 @@ class Session:
         max_waiting: int | None = None,
         max_ready: int | None = None,
         on_full: Literal["error", "drop_oldest"] | None = None,
+        most_failures: int | None = None,
     ) -> Self:
         """Open a bundle and start a session.
 
@@ -117,6 +124,9 @@ class Session:
             max_waiting, max_ready: bounds of the two queues in units; 64, or what `max_lag_ms` allows.
             on_full: what `push` does when max_waiting units wait: raise SessionFull ("error"), or give up the oldest
                 ("drop_oldest", and always with `live`).
+            most_failures: units or stages that may fail within a minute before the session ends. Until then it goes on
+                from its last snapshot in memory, and at most the unit that failed is lost. By default 10 with `live`,
+                else none. Not on a GPU where units overlap, and not for pipelines.
 
         Raises:
             WanEdgeError: the bundle, the runtime, the world text or the state cannot be used; each says why.
@@ -128,7 +138,8 @@ class Session:
         if state is not None:
             tensors, metadata = load_states(Path(state))
             streamer.restore(tensors, metadata)
-        return cls(streamer, limits, deadline_ms=deadline_ms)
+        failures = (LIVE_FAILURES if live else 0) if most_failures is None else most_failures
+        return cls(streamer, limits, deadline_ms=deadline_ms, most_failures=failures)
 
     @property
     def config(self) -> ModelConfig:
@@ -301,6 +312,7 @@ class Session:
             if self._unplayed is not None:
                 self._unplayed.clear()
             self.streamer.interrupt()
+            self._forget_snapshots()
         return unheard
 
     def reset(self, world: str = "", *, seed: int | None = None, timeout: float = 5.0) -> None:
@@ -314,6 +326,7 @@ class Session:
         """
         with self._between_units(timeout), self._intake.lock, self._exchange.changed:
             self.streamer.reset(world, seed)
+            self._forget_snapshots()
             self._exchange.restart()
             self._intake.restart()
             self._first_unit = 0
@@ -359,6 +372,8 @@ class Session:
                 played_units=self._played,
                 latency_ms=self._log.latency_ms(),
                 stages_ms=self._log.stages_ms(),
+                failures=self._recovery.failures if self._recovery else 0,
+                lost_units=self._recovery.lost_units if self._recovery else 0,
             )
 
     def on(self, event: EventKind, listener: Listener) -> Callable[[], None]:
@@ -472,6 +487,9 @@ class Session:
     def _answer(self, job: Job) -> None:
         """Answer a unit, and where the streamer can work at two, those that wait meanwhile."""
         streamer, begun = self.streamer, deque[Job]()
+        if self._recovery is not None:
+            self._recovery.answer(job.user, lambda unit: self._emit(job, unit))
+            return
         if not streamer.overlaps:
             self._emit(job, streamer.respond(replace(job.user, index=streamer.next_unit)))
             streamer.commit()
@@ -485,6 +503,14 @@ class Session:
             if more is None:
                 self._emit(begun.popleft(), streamer.finish())
                 streamer.commit()
+
+    def _report_failure(self, error: Exception, outcome: str) -> None:
+        message = f"a unit failed and was {outcome}; the session goes on from its last snapshot: {error}"
+        self._events.post("fault", message, outcome=outcome)
+
+    def _forget_snapshots(self) -> None:
+        if self._recovery is not None:
+            self._recovery.forget()
 
     def _watch(self) -> None:
         if self.live:
