@@ -87,7 +87,10 @@ def test_a_stage_shows_every_picture_in_order_as_bgr_and_reports_what_was_played
         stage.finish()
     shown = [int(image[0, 0, 2]) for image in vision.shown]
     assert shown == sorted(set(shown))
-    assert len(shown) >= 12, "a busy machine may miss a picture"
+    stats = stage.player.stats
+    assert 0 < len(shown) == stats.pictures
+    # A busy machine skips some, and counts them; the last ones may not be due when the sound is over.
+    assert 12 <= len(shown) + stats.skipped_pictures <= 4 * FRAMES_PER_UNIT
     assert session.metrics.played_units >= 3
     assert not vision.open
 

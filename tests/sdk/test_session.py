@@ -258,10 +258,11 @@ def test_a_session_opens_from_a_folder_an_archive_and_an_open_bundle(
 
 
 LEFT_OPEN = """
-import sys
+import logging, sys
 import numpy as np
 from wanedge.session import Session
 
+logging.getLogger("wanedge").setLevel(logging.ERROR)  # a busy machine answers late, and says so
 session = Session.open(sys.argv[1])
 video = session.config.user_video
 for _ in range(30):  # so that the worker is inside a graph run when the process ends
