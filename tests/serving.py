@@ -133,6 +133,8 @@ class CuttingProxy:
         assert self._server is not None
         self._server.close()
         self.cut()
+        while self._writers:  # let what serves them end by itself
+            await asyncio.sleep(0.01)
 
     def cut(self) -> int:
         """Abort every connection; returns how many there were."""
