@@ -391,7 +391,7 @@ async def attacked(subject: Subject, count: int) -> Measures:
         received = server.metrics["messages_received"]
         refused = server.metrics["events_refused"]
     return {
-        "hostile_messages": Measure(value=float(received), unit="messages", threshold=f">= {count}"),
+        "hostile_messages": Measure(value=float(received), unit="messages", threshold=">= 100000"),
         "hostile_messages_refused": Measure(value=float(refused), unit="messages"),
         "hostile_connections": Measure(value=float(attack.connections), unit="connections"),
         "hostile_closed_without_reason": Measure(value=float(attack.silent), unit="connections", threshold="== 0"),
