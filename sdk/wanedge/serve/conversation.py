@@ -67,8 +67,7 @@ class Conversation:
         self._sent_ms = 0.0
         self._acknowledged_ms: float | None = None
         self._loop = asyncio.get_running_loop()
-        for kind in ("overload", "recovered"):
-            session.on(kind, self._report)
+        self._listening = [session.on("overload", self._report), session.on("recovered", self._report)]
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump = asyncio.create_task(self._hand_on(), name="wanedge-units")
 
@@ -113,6 +112,8 @@ class Conversation:
         """Close the session for good."""
         self.ended = True
         self._pump.cancel()
+        for stop_listening in self._listening:
+            stop_listening()  # else the session and this would hold each other, with a cache of megabytes between them
         await self.session.aclose()
 
     # -- in
@@ -164,7 +165,8 @@ class Conversation:
                 if client is None or len(audio) == 0 or self._is_behind():
                     self._metrics.count("answers_unsent")
                     continue
-                self._unplayed.append(unit)
+                if self._acknowledged_ms is not None:
+                    self._unplayed.append(unit)
                 self._sent_ms = unit.end_ms
                 heard_ms = float("nan") if self._offset_ms is None else unit.end_ms - self._offset_ms
                 try:
