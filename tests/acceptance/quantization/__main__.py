@@ -39,7 +39,9 @@ def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle with fp32 graphs.")],
     gate: Annotated[Path | None, typer.Option(help="By default that of int8.")] = None,
     sabotages: Annotated[int, typer.Option(min=1)] = 300,
+    traced: Annotated[int, typer.Option(min=1, help="Sabotages that are tried by streaming alone.")] = 300,
     honest: Annotated[int, typer.Option(min=1)] = 60,
+    ways: Annotated[int, typer.Option(min=0, max=len(WAYS), help="0 leaves them out.")] = len(WAYS),
     only: Annotated[str, typer.Option(help=f"Run one part and write no figures: {', '.join(_PARTS)}.")] = "",
     out: Annotated[Path, typer.Option(help="Where gate.json goes, and what is done is kept.")] = Path("out/gate"),
 ) -> None:
@@ -59,9 +61,9 @@ def main(
             bench = GateBench(sources, clips, limits, world, Path(folder))
             for part, run, count in (
                 ("files", bench.sabotaged, sabotages),
-                ("trace", bench.sabotaged_traced, sabotages),
+                ("trace", bench.sabotaged_traced, traced),
                 ("honest", bench.requantized, honest),
-                ("ways", bench.other_ways, len(WAYS)),
+                ("ways", bench.other_ways, ways),
             ):
                 if only in ("", part):
                     trials[part] = run_trials(run, count, out / f"{part}.jsonl")
@@ -74,7 +76,7 @@ def main(
             made=Provenance.now(command, commit(), sources[0].bundle.digest),
             measures=power([*trials["files"], *trials["honest"]])
             | power_traced(trials["trace"])
-            | power_ways(trials["ways"]),
+            | (power_ways(trials["ways"]) if trials["ways"] else {}),
         )
         figures.write(out / "gate.json")
         print_power([trial for part in trials.values() for trial in part], figures)
