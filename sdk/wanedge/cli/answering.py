@@ -22,6 +22,7 @@ from wanedge.media.files import read_media
 from wanedge.media.live import Camera, Microphone, capture
 from wanedge.model import Model
 from wanedge.session import EventKind, Session
+from wanedge.supervision.notify import Heartbeat
 from wanedge.trust.slots import GOOD_UNITS, Store
 from wanedge.units import AgentUnit
 from wanedge_runtimes.runtime import RuntimeOptions
@@ -153,7 +154,15 @@ def _live_units(session: Session, live: Live, stack: ExitStack, account: Account
     captured = stack.enter_context(capture(*devices, on_event=lambda event: account.problem(event.message)))
     for kind in _REPORTED:
         session.on(kind, lambda event: account.problem(event.message))
-    for unit in converse_live(session, captured, live.seconds, (lambda: None) if stage is None else stage.tick):
+    heart = Heartbeat(session)
+    stack.callback(heart.stop)
+
+    def tick() -> None:
+        heart.tick()
+        if stage is not None:
+            stage.tick()
+
+    for unit in converse_live(session, captured, live.seconds, tick):
         if stage is not None:
             stage.perform(unit)
         yield unit

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -110,25 +109,3 @@ def set_up_logging(*, as_json: bool) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logging.getLogger("wanedge.serve.websockets").setLevel(logging.WARNING)  # a line for every request otherwise
-
-
-def notify(state: str) -> None:
-    """Send a word such as "READY=1" to the service manager that started the process (sd_notify); else do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        try:
-            sender.connect("\0" + address[1:] if address.startswith("@") else address)
-            sender.sendall(state.encode())
-        except OSError as error:
-            logging.getLogger("wanedge.serve").warning("the service manager cannot be reached: %s", error)
-
-
-def watchdog_s() -> float | None:
-    """How often the service manager wants to hear "WATCHDOG=1": half of its patience; None when it does not."""
-    try:
-        patience_us = int(os.environ.get("WATCHDOG_USEC", "0"))
-    except ValueError:
-        return None
-    return patience_us / 2e6 if patience_us > 0 else None

@@ -20,9 +20,10 @@ from wanedge.model import Model
 from wanedge.serve.connection import Connection, Limits
 from wanedge.serve.conversation import Conversation
 from wanedge.serve.events import SessionConfig
-from wanedge.serve.operations import Metrics, notify, watchdog_s
+from wanedge.serve.operations import Metrics
 from wanedge.serve.pages import LIVE_PATH, PROTOCOL, Gate, State, answer, is_loopback, respond
 from wanedge.streaming import Streamer
+from wanedge.supervision.notify import notify, watchdog_s
 from wanedge.units import UserUnit
 from wanedge_runtimes.errors import InputError, WanEdgeError
 
