@@ -6,6 +6,7 @@ again; its file is kept. Prints one line a format, and writes the counts as JSON
 
 import argparse
 import json
+import os
 import random
 import resource
 import sys
@@ -76,6 +77,9 @@ def count(target: Target, inputs: int, seed: int, keep: Path) -> dict[str, float
 
 
 def _small_bundle() -> Bundle:
+    if elsewhere := os.environ.get("WANEDGE_TEST_BUNDLE"):
+        return Bundle.open(Path(elsewhere))
+
     def export(path: Path) -> Bundle:
         from wanedge_export.bundling import export_bundle
         from wanedge_export.model import ReferenceModel
