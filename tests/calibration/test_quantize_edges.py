@@ -212,3 +212,29 @@ def _weight_bytes(bundle: Bundle, variant: str) -> list[int]:
     model = onnx.load(str(bundle.graph("tied", variant)[0]))
     arrays = [numpy_helper.to_array(i) for i in model.graph.initializer]
     return [a.nbytes for a in arrays if a.ndim == 2 and a.size >= WIDTH * WIDTH]
+
+
+def test_a_weight_that_only_a_branch_reads_stays_in_the_graph() -> None:
+    model = two_readers("none")
+    model.graph.node[-1].output[0] = "r"
+    kind = TensorProto.FLOAT
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Add", ["r", "bias"], [f"out_{n}"])],
+            n,
+            [],
+            [helper.make_tensor_value_info(f"out_{n}", kind, [4, WIDTH])],
+        )
+        for n in "ab"
+    ]
+    model.graph.node.append(
+        helper.make_node("If", ["yes"], ["y"], name="if", then_branch=branches[0], else_branch=branches[1])
+    )
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.ones((4, WIDTH), np.float32), "bias"),
+            numpy_helper.from_array(np.array(True), "yes"),
+        ]
+    )
+    expected, actual = run(model), run(rewritten(model, {"first": "int8"}, "cpu"))
+    assert np.abs(expected - actual).max() < 0.05 * np.abs(expected).max()

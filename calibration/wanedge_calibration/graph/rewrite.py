@@ -7,7 +7,7 @@ cpu: unsigned activations with a zero-point and unsigned weights: ONNX Runtime's
     8 or 16 bits behind a Cast that is folded when the graph is loaded.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,16 @@ def rewrite(model: ModelProto, sites: list[Site], modes: Mapping[str, Mode], for
     writer.finish()
 
 
+def _names_read(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    """Every tensor that nodes read, those of inner graphs (If, Loop) included: they see the weights outside."""
+    for node in nodes:
+        yield from node.input
+        for held in node.attribute:
+            for body in (*([held.g] if held.HasField("g") else []), *held.graphs):
+                yield from _names_read(body.node)
+                yield from (output.name for output in body.output)
+
+
 @dataclass
 class _Writer:
     model: ModelProto
@@ -73,7 +83,7 @@ class _Writer:
     def finish(self) -> None:
         """Nodes and initializers into the graph; what nothing reads any more is left out."""
         graph = self.model.graph
-        used = {name for node in self.nodes for name in node.input} | {o.name for o in graph.output}
+        used = set(_names_read(self.nodes)) | {o.name for o in graph.output}
         initializers = [i for i in graph.initializer if i.name in used and i.name not in self.added]
         del graph.node[:], graph.initializer[:]
         graph.node.extend(self.nodes)
