@@ -54,9 +54,14 @@ def finite_check(x: NDArray[Any]) -> Callable[[], bool]:
     """
     if x.dtype != np.float32 or not x.flags.c_contiguous:
         return lambda: bool(np.isfinite(x).all())
-    flat, is_finite_number = x.reshape(-1), math.isfinite
+    flat = x.reshape(-1)
     dot = flat.dot
-    return lambda: is_finite_number(dot(flat))
+
+    def check() -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):  # the answer says it
+            return math.isfinite(dot(flat))
+
+    return check
 
 
 def ort_type(dtype: DType) -> str:

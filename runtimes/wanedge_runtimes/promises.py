@@ -45,13 +45,21 @@ def check_promises(graph: Path, spec: GraphSpec) -> None:
         if state.update != "in_place":
             continue
         readers = [node for node in nodes if state.past in node.inputs]
-        writes = [n for n in readers if n.outputs[:1] == (state.present,) and n.op in _IN_PLACE]
-        if len(readers) != 1 or len(writes) != 1 or readers[0].inputs.count(state.past) != 1:
+        if [n.inputs.count(state.past) for n in readers] != [1] or not _writes(nodes, state.past, state.present):
             raise GraphError(
                 f"{spec.component}: state {state.name!r} is in place, but {state.past!r} is read by "
                 f"{[n.op for n in readers]} and not by one operator that only writes {state.present!r}",
                 hint=_HINT,
             )
+
+
+def _writes(nodes: list[_Node], past: str, present: str) -> bool:
+    """Return whether operators that may write over their input, and nothing else, lead from `past` to `present`."""
+    reached = {past}
+    for node in nodes:  # in the order in which they run
+        if node.op in _IN_PLACE and not reached.isdisjoint(node.inputs):
+            reached.update(node.outputs[:1])
+    return present in reached
 
 
 def _read(model: memoryview) -> tuple[list[tuple[str, int]], list[_Node]]:

@@ -74,12 +74,12 @@ class Model:
         single = engine if on_device else open_runtime(runtime, replace(options or RuntimeOptions(), threads=1))
         names = [*STREAMING_COMPONENTS, *(n for n in DEVICE_COMPONENTS if on_device and n in chosen.graphs)]
         check_sizes(config, {n: bundle.spec(n, chosen) for n in STREAMING_COMPONENTS})
-        graphs = {
-            name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
-            for name in names
-        }
-        tokenizer = Tokenizer(bundle.tokenizer(), config)
-        bundle.require_unchanged()  # the runtime opened by path what the bundle had checked by path
+        with bundle.opening():  # the runtime opens by path what the bundle checks by path
+            graphs = {
+                name: (single if name in _TOO_SMALL_TO_SPLIT else engine).load(*bundle.graph(name, chosen))
+                for name in names
+            }
+            tokenizer = Tokenizer(bundle.tokenizer(), config)
         return cls(
             config=config,
             graphs=graphs,

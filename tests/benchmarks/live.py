@@ -173,6 +173,19 @@ def overhead(model: Model, seconds: float) -> dict[str, Measure]:
     }
 
 
+def resets(model: Model, count: int = 30) -> dict[str, Measure]:
+    """Time from one visitor to the next, the new world's prefill included."""
+    took_ms: list[float] = []
+    with Session.open(model, world=WORLD, live=True) as session:
+        source = Source(session, stamped=True)
+        for number in range(count):
+            list(source.run(0.5))
+            before = perf_counter()
+            session.reset(f"{WORLD} The guide's name is Anna. Visitor {number}.")
+            took_ms.append((perf_counter() - before) * 1e3)
+    return {"reset_ms_p95": percentile(np.array(took_ms), 95).measure("ms", "<= 50")}
+
+
 def main(
     bundle: Annotated[Path, typer.Argument(help="The bundle to run.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of results.")] = Path("out/bench/live.json"),
@@ -192,6 +205,7 @@ def main(
         measures |= absent_consumer(model, min(seconds, 15.0))
         stderr().print("overhead")
         measures |= overhead(model, 2 * seconds)
+        measures |= resets(model)
         machine = {**machine_facts(), "variant": model.variant}
         command = shlex.join(["python", "-m", "tests.benchmarks.live", *sys.argv[1:]])
         made = Provenance.now(command, commit(), opened.digest)

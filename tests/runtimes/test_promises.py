@@ -25,6 +25,8 @@ def decaying(path: Path, order: str) -> Path:
             helper.make_node("Add", ["past", "x"], ["present"], name="write"),
             helper.make_node("Identity", ["present"], ["y"], name="read"),
         ]
+    if order == "writes in two steps":
+        nodes = [*write, helper.make_node("Identity", ["present"], ["y"], name="read")]
     if order == "inside a branch":
         body = [
             helper.make_graph([helper.make_node("Neg", ["past"], ["taken"])], n, [], [_info("taken")]) for n in "ab"
@@ -69,6 +71,13 @@ def test_a_state_in_place_that_is_only_written_streams(tmp_path: Path) -> None:
     graph = OrtRuntime().load(decaying(tmp_path / "g.onnx", "only writes"), spec("in_place"))
     state = graph.new_state()
     assert [float(graph.run({"x": np.ones(1, np.float32)}, state)["y"][0]) for _ in range(3)] == [2.0, 3.0, 4.0]
+
+
+def test_a_state_in_place_that_is_written_in_two_steps_streams(tmp_path: Path) -> None:
+    graph = OrtRuntime().load(decaying(tmp_path / "g.onnx", "writes in two steps"), spec("in_place"))
+    state = graph.new_state()
+    answers = [float(graph.run({"x": np.ones(1, np.float32)}, state)["y"][0]) for _ in range(3)]
+    assert answers == [1.5, 1.75, 1.875]
 
 
 def test_a_graph_of_another_opset_than_its_spec_is_refused(tmp_path: Path) -> None:

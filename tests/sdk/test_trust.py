@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.bundles import edit_manifest, flip, write_bundle
-from wanedge.bundle import Bundle, SignatureError, pack, sign_release, verify
+from wanedge.bundle import Bundle, BundleWriter, DamagedBundle, SignatureError, pack, sign_release, verify
 from wanedge.cli.app import build_app
 from wanedge.model import Model
 from wanedge.session import Session
@@ -419,20 +419,43 @@ def test_a_file_that_changes_between_the_check_and_the_load_is_noticed(
 ) -> None:
     path = Path(shutil.copytree(mini_bundle.root, tmp_path / "kiosk"))
     bundle = Bundle.open(path)
-    graph = bundle.path("graphs/fp32/backbone.onnx")
-    bundle.require_unchanged()
-    if how == "replaced":  # by the same bytes, even
-        other = path / "other"
-        other.write_bytes(graph.read_bytes())
-        other.replace(graph)
-    elif how == "written to":
-        flip(graph, 10)
-        flip(graph, 10)
-    else:
-        graph.parent.rename(path / "away")
-        (path / "away").rename(graph.parent)
+    with bundle.opening():
+        graph = bundle.path("graphs/fp32/backbone.onnx")
+
+    def load_and_change() -> None:
+        with bundle.opening():
+            bundle.path("graphs/fp32/backbone.onnx")
+            if how == "replaced":  # by the same bytes, even
+                other = path / "other"
+                other.write_bytes(graph.read_bytes())
+                other.replace(graph)
+            elif how == "written to":
+                flip(graph, 10)
+                flip(graph, 10)
+            else:
+                graph.parent.rename(path / "away")
+                (path / "away").rename(graph.parent)
+
     with pytest.raises(WanEdgeError, match="was changed while it was being opened"):
-        bundle.require_unchanged()
+        load_and_change()
+
+
+def test_an_open_bundle_outlives_that_it_is_written_again(mini_bundle: Bundle, tmp_path: Path) -> None:
+    """As commands do that add a verdict: the same files, by other names for a moment, in another folder."""
+    bundle = Bundle.open(Path(shutil.copytree(mini_bundle.root, tmp_path / "kiosk")))
+    Model.load(bundle)
+    with BundleWriter.extend(bundle) as writer:
+        writer.add_file("reports/note.txt", b"fine")
+        writer.finish(bundle.manifest.contents)
+    Model.load(bundle)
+
+
+def test_a_file_changed_after_it_was_checked_is_checked_again(mini_bundle: Bundle, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(mini_bundle.root, tmp_path / "kiosk"))
+    bundle = Bundle.open(path)
+    flip(bundle.path("graphs/fp32/backbone.onnx"), 10)
+    with pytest.raises(DamagedBundle):
+        bundle.path("graphs/fp32/backbone.onnx")
 
 
 def test_the_trial_is_a_minute_of_units() -> None:

@@ -1,6 +1,8 @@
 """Open a bundle and reach its files, each checked before it is used."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Self
@@ -31,6 +33,7 @@ class Bundle:
         self.manifest = manifest
         self.digest = hashlib.sha256(raw).hexdigest()
         self._verified: dict[str, list[_Identity]] = {}
+        self._openings: list[dict[str, list[_Identity]]] = []
         self._lock = Lock()
 
     @classmethod
@@ -75,32 +78,44 @@ class Bundle:
         return self.manifest.model if isinstance(self.manifest.model, Pipeline) else None
 
     def path(self, relative: str) -> Path:
-        """A listed file, its SHA-256 checked on first use. Raises BundleError when unlisted, DamagedBundle."""
+        """A listed file, its SHA-256 checked on first use and when it changed. Raises BundleError, DamagedBundle."""
         entry = self.manifest.files.get(relative)
         if entry is None:
             raise BundleError(
                 f"{self.origin}: {relative!r} is not listed in the manifest", hint=f"wanedge inspect {self.origin}"
             )
         with self._lock:
-            if relative not in self._verified:
-                before = _identities(self.root, relative)
+            identities = _identities(self.root, relative)
+            if not identities or self._verified.get(relative) != identities:
                 if read_hashed(Folder(self.root), relative, lambda _: None) != entry.sha256:
                     raise self._damaged(relative)
-                self._verified[relative] = before
+                self._verified[relative] = identities
+            for opening in self._openings:
+                opening[relative] = identities
         return self.root / relative
 
-    def require_unchanged(self) -> None:
-        """Raise DamagedBundle when a file that `path` has checked was replaced or written to since.
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Prove that the files whose paths are handed out inside are, at the end, those that `path` checked.
 
-        Whoever gave a path to something that opens it again calls this afterwards: what was checked is what was read.
+        For whoever gives a path to something that opens it again. Raises DamagedBundle when one of them, or a folder in
+        front of it, was replaced or written to meanwhile. Between openings a bundle may be written again, as commands
+        do that add a variant or a verdict.
         """
+        handed_out: dict[str, list[_Identity]] = {}
         with self._lock:
-            for relative, identities in self._verified.items():
-                if _identities(self.root, relative) != identities:
-                    raise DamagedBundle(
-                        f"{self.origin}: {relative} was changed while it was being opened",
-                        hint="open it again; if it repeats, find out who writes there: ls -lc " + str(self.root),
-                    )
+            self._openings.append(handed_out)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._openings = [each for each in self._openings if each is not handed_out]
+        for relative, identities in handed_out.items():
+            if _identities(self.root, relative) != identities:
+                raise DamagedBundle(
+                    f"{self.origin}: {relative} was changed while it was being opened",
+                    hint="open it again; if it repeats, find out who writes there: ls -lc " + str(self.root),
+                )
 
     def variant(
         self,

@@ -57,8 +57,8 @@ class PipelineModel:
         engine = open_runtime(runtime, options)
         provider = engine.options.provider
         chosen = choose_variant(bundle, variant, engine.name, provider, options or RuntimeOptions())
-        graphs = {name: engine.load(*bundle.graph(name, chosen)) for name in pipeline.components}
-        bundle.require_unchanged()
+        with bundle.opening():
+            graphs = {name: engine.load(*bundle.graph(name, chosen)) for name in pipeline.components}
         return cls(pipeline, graphs, bundle.manifest.weights, chosen.name, f"{engine.name} ({provider})")
 
 
