@@ -1,6 +1,7 @@
 """Recovery: a stage that fails costs at most one unit, and what follows is bit by bit what it would have been."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -69,6 +70,25 @@ def test_one_failure_anywhere_loses_nothing(
         recovery.answer(user, units.append)
     assert recovery.lost_units == 0
     assert media(units) == expected
+
+
+def test_no_answer_waits_for_a_snapshot(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    streamer, order = Streamer(model, WORLD), list[str]()
+    real = streamer.snapshot
+
+    def snapshot() -> Any:
+        order.append("snapshot")
+        return real()
+
+    monkeypatch.setattr(streamer, "snapshot", snapshot)
+    recovery = Recovery(streamer, most_failures=10)
+    for user in user_units(model.config, 2 * EVERY_UNITS + 1):
+        order.append("user")
+        recovery.answer(user, lambda _: order.append("answer"))
+    assert order.count("snapshot") == 3
+    assert order[:3] == ["user", "snapshot", "answer"]  # the first unit's: there is no earlier time
+    waits = [b for a, b in pairwise(order[3:]) if a == "user"]
+    assert set(waits) == {"answer"}
 
 
 @pytest.mark.parametrize("lost", [0, 3, EVERY_UNITS, COUNT - 1])

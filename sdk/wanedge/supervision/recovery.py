@@ -66,7 +66,7 @@ class Recovery:
 
     def answer(self, user: UserUnit, emit: Callable[[AgentUnit], None]) -> None:
         """Answer a unit, hand it to `emit`, and commit it. Raises what failed once it failed too often."""
-        if not self._points or len(self._points[-1].users) >= EVERY_UNITS:
+        if not self._points:
             self._take_snapshot()
         unit = self._respond(user)
         if unit is None:
@@ -79,6 +79,8 @@ class Recovery:
             self._count(error)
             self._restore()
             self._on_failure(error, "answered")
+        if len(self._points[-1].users) >= EVERY_UNITS:  # now, where no answer waits for it
+            self._take_snapshot()
 
     def _take_snapshot(self) -> None:
         while True:
