@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from wanedge.serve.events import EVENT_NAMES, write_media
+from tests.serving import write_media
+from wanedge.serve.events import EVENT_NAMES
 
 ODD: Final[tuple[Any, ...]] = (
     None, True, -1, 0, 1e308, -1e308, 2**80, "", "\x00", "\ud800", "a" * 5_000, [], [[]], {}, {"a": 1},

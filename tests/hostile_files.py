@@ -231,7 +231,7 @@ def read_call(path: Path) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, dict[str, NDArray[np.generic]]]:
-    """The tensors of a safetensors file by component, whoever wrote it; none where it cannot be read."""
+    """The tensors of a safetensors file by component; none where it cannot be read."""
     from safetensors.numpy import load
 
     states: dict[str, dict[str, NDArray[np.generic]]] = {}

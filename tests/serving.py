@@ -3,9 +3,10 @@
 import asyncio
 import io
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from wanedge.model import Model
 from wanedge.serve import LiveServer, ServerOptions
-from wanedge.serve.events import UnitMessage, write_media
+from wanedge.serve.events import UnitMessage
 
 PATIENT_S = 60.0
 
@@ -28,6 +29,11 @@ def grey_jpeg(width: int = 64, height: int = 48) -> bytes:
 
 
 GREY = grey_jpeg()
+
+
+def write_media(kind: Literal["audio", "picture"], at_ms: float, data: bytes, sequence: int = 0) -> bytes:
+    """A client's binary message, as docs/serve.md describes it."""
+    return struct.pack("<BxxxId", 1 if kind == "audio" else 2, sequence, at_ms) + data
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ class WanEdgeDuplexModel(DuplexModel):
         super().__init__(capabilities=DuplexCapabilities(user_transcription=False, auto_tool_reply_generation=False))
         self.loaded, self.world = model, world
         self.shown = 0
-        self.units: asyncio.Queue[AgentUnit] = asyncio.Queue(maxsize=12)  # the newest, for whoever shows the picture
+        self.units: asyncio.Queue[AgentUnit] = asyncio.Queue(maxsize=12)  # the newest ones, for the picture
 
     @property
     def model(self) -> str:

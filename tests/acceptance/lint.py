@@ -35,7 +35,7 @@ from wanedge_export.engines.probe import ProbeProcess
 from wanedge_export.engines.sizing import block_profiles
 from wanedge_export.lint import Finding, Graph, ask_tensorrt, lint_graph
 from wanedge_export.lint.linter import REFUSALS
-from wanedge_export.lint.tried import can_be_known, kinds_of
+from wanedge_export.lint.tried import kinds_of
 from wanedge_runtimes.targets import target_named
 from wanedge_runtimes.tensorrt.library import import_library
 
@@ -153,7 +153,12 @@ def kinds_built(records: Sequence[Record]) -> set[str]:
     """Kinds of nodes of graphs that were built, but for those that another graph was refused for, unexplained."""
     built = {kind for record in records if record.builds for kind in record.kinds}
     refused = {next(iter(r.kinds)) for r in records if not r.builds and r.rules and len(r.kinds) == 1}
-    return {kind for kind in built - refused if can_be_known(kind)}
+    return {kind for kind in built - refused if _can_be_known(kind)}
+
+
+def _can_be_known(kind: str) -> bool:
+    """Return False where a graph's input gives a shape or an index: whether that builds depends on its values."""
+    return " given" not in kind
 
 
 def answer(record: Record, known: set[str]) -> Answer:

@@ -22,13 +22,16 @@ from wanedge import Bundle, Session, UnsupportedBundle, WanEdgeError
 from wanedge.bundle import BundleError, BundleWriter
 from wanedge.bundle.manifest import parse_manifest
 from wanedge.cli.app import build_app
-from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer
+from wanedge.pipeline.config import Port
+from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer, check_unit
+from wanedge.trust.self_test import canned_values, self_test
 from wanedge.units import AgentUnit, UserUnit
 from wanedge_calibration.rollout.calibrate import calibrate_on_inputs
 from wanedge_calibration.validation.pipelines import compare_units
 from wanedge_export.importing.description import Description, StepDescription
 from wanedge_export.importing.pipeline import import_pipeline
 from wanedge_export.importing.transforms import write_transform
+from wanedge_runtimes.errors import ExecutionError
 from wanedge_runtimes.runtime import RuntimeOptions
 
 ONE_THREAD = RuntimeOptions(threads=1)
@@ -118,6 +121,34 @@ def test_a_saved_session_goes_on_with_the_same_bytes(gate: Bundle, tmp_path: Pat
         second = stream(session, [pcm[HOP * 10 :]])
     assert second[0].index == 10
     assert joined([*first, *second]).tobytes() == plain_onnxruntime(gate.root.parent / "gate.onnx", pcm).tobytes()
+
+
+def test_the_self_test_of_an_update_runs_a_pipeline(gate: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    self_test(gate)
+    monkeypatch.setattr(PipelineStreamer, "respond", _give_nan)
+    with pytest.raises(ExecutionError, match="NaN"):
+        self_test(gate)
+
+
+def _give_nan(*_: object) -> AgentUnit:
+    raise ExecutionError("output 'y' holds NaN", hint="restore")
+
+
+@pytest.mark.parametrize(
+    "port",
+    [
+        Port(type="audio", dtype="float16", shape=(1, 80), sample_rate=8000),
+        Port(type="frames", dtype="uint8", shape=(1, 2, 6, 10, 3)),
+        Port(type="tensor", dtype="int64", shape=(3,)),
+        Port(type="probabilities", dtype="float32", shape=(2, 4)),
+    ],
+)
+def test_there_is_a_canned_unit_for_every_kind_of_input(port: Port) -> None:
+    units = [canned_values(port, index) for index in range(3)]
+    for unit in units:
+        check_unit("x", port, unit)
+    if port.type in ("audio", "frames"):
+        assert unit.tobytes() != units[0].tobytes()
 
 
 def test_a_reset_begins_again(gate: Bundle) -> None:

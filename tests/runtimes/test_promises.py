@@ -1,4 +1,4 @@
-"""A spec's promises about opset and states in place are proven when a graph is loaded, whoever wrote the spec."""
+"""A spec's promises about opset and states in place are proven when a graph is loaded, no matter who wrote the spec."""
 
 from pathlib import Path
 

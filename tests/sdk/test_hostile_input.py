@@ -6,7 +6,6 @@ import random
 import shutil
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -44,21 +43,11 @@ def test_every_mutated_file_is_accepted_or_a_wanedge_error(number: int, targets:
         assert not result.raw, (target.name, data[:500], result.error)
 
 
-def seconds(work: int) -> float:
-    """How long a manifest with `work` unknown keys takes, the quickest of three."""
-    raw = json.dumps({"schema_version": 1} | {f"key{i}": i for i in range(work)}).encode()
-    times = []
-    for _ in range(3):
-        started = perf_counter()
-        with pytest.raises(BundleError):
-            parse_manifest(raw, Path("kiosk"))
-        times.append(perf_counter() - started)
-    return min(times)
-
-
-def test_the_time_of_a_manifest_grows_with_its_length_and_no_faster() -> None:
-    # Ten times as many keys: ten times the time, not a hundred times. The limit leaves room for a busy machine.
-    assert seconds(20_000) < 40 * seconds(2_000)
+def test_a_manifest_of_very_many_keys_is_refused_and_the_test_ends() -> None:
+    """A search of every key among all others would take an hour for this; the tests' time limit is five minutes."""
+    raw = json.dumps({"schema_version": 1} | {f"key{i}": i for i in range(200_000)}).encode()
+    with pytest.raises(BundleError):
+        parse_manifest(raw, Path("kiosk"))
 
 
 def test_repeated_names_are_found_among_many_and_reported_once_each() -> None:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from tests.attacks import Attack, is_unharmed, send_messages, send_raw
 from tests.hostile import VALID, messages
-from tests.serving import serving
+from tests.serving import serving, write_media
 from wanedge.bundle import Bundle
 from wanedge.config import AgentState
 from wanedge.model import Model
 from wanedge.serve import Limits
-from wanedge.serve.events import Refused, UnitMessage, read_event, read_media, write_media
+from wanedge.serve.events import Refused, UnitMessage, read_event, read_media
 
 # More messages than a real client may send, so that it is the messages that are refused and not their number.
 LIMITS = Limits(messages_per_s=1e6, bytes_per_s=1e9)

@@ -40,11 +40,6 @@ def kinds_of(graph: Graph) -> set[str]:
     return {kind_of(graph, node) for node in graph.nodes if node.op_type != "Constant"}
 
 
-def can_be_known(kind: str) -> bool:
-    """Return False where a graph's input gives a shape or an index: whether that builds depends on its values."""
-    return " given" not in kind
-
-
 def kind_of(graph: Graph, node: NodeProto) -> str:
     """Return what distinguishes nodes for a parser, e.g. "Clip(float16 4, float16 0 const) -> float16 [min=x]".
 

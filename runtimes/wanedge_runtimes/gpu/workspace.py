@@ -3,6 +3,7 @@
 one copy in -> sequences of calls, each a CUDA graph -> one copy out, and one wait
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any
@@ -40,7 +41,7 @@ class Device:
         return self.shared or DeviceStream(self.cuda)
 
 
-class DeviceExecutable:
+class DeviceExecutable(ABC):
     """See `runtime.Executable`. A loaded graph on the device; how it is launched is the subclass's.
 
     device: what its workspaces belong to. aliases, profiles: see `plan.Loaded`.
@@ -52,9 +53,9 @@ class DeviceExecutable:
         self._loaded = loaded
         self._calls: CachedCalls[DeviceState] = CachedCalls()
 
+    @abstractmethod
     def launcher(self, plan: CallPlan, stream: DeviceStream) -> Launcher:
         """Launcher that puts the graph on `stream` at the plan's sizes."""
-        raise NotImplementedError
 
     def new_workspace(self) -> "DeviceWorkspace":
         return DeviceWorkspace(self.device)

@@ -98,9 +98,9 @@ class Bundle:
     def opening(self) -> Iterator[None]:
         """Prove that the files whose paths are handed out inside are, at the end, those that `path` checked.
 
-        For whoever gives a path to something that opens it again. Raises DamagedBundle when one of them, or a folder in
-        front of it, was replaced or written to meanwhile. Between openings a bundle may be written again, as commands
-        do that add a variant or a verdict.
+        For callers that give a path to something that opens it again. Raises DamagedBundle when one of the files, or a
+        folder in front of it, was replaced or written to meanwhile. Between openings a bundle may be written again, as
+        commands do that add a variant or a verdict.
         """
         handed_out: dict[str, list[_Identity]] = {}
         with self._lock:

@@ -25,7 +25,7 @@ def make_signature(manifest: bytes, private_key: Path) -> bytes:
 
 def check_signature(manifest: bytes, signature: bytes | None, public_key: Path, where: Path) -> None:
     """Raise SignatureError unless `signature` is the key's signature of `manifest`."""
-    from_source = f"get {where.name} again from whoever made it"
+    from_source = f"get {where.name} again from its maker"
     library, key = ed25519(), _load(public_key, "public")
     if not isinstance(key, library.Ed25519PublicKey):
         raise InputError(f"{public_key} holds no Ed25519 public key", hint="openssl pkey -in private.pem -pubout")

@@ -37,7 +37,7 @@ class Recording:
         video = config.agent_video
         size = (video.height, video.width)
         self._writer = Mp4Writer(path, FPS, size, config.audio.sample_rate, salvage=salvage)
-        self.failed = False  # set by whoever gives it up
+        self.failed = False  # set by the code that gives it up
         self._next = first_unit
         self._held: Frames = np.zeros((FRAMES_PER_UNIT, *size, 3), dtype=np.uint8)
         self._silence = np.zeros(config.audio.samples, dtype=np.float32)

@@ -155,7 +155,7 @@ class Player:
             if frame == _NO_FRAME:
                 return None
             self._pictures += 1
-            self._skew = (now - at) * 1e3
+            self._skew = float(now - at) * 1e3
             self._max_skew = max(self._max_skew, self._skew)
             queued = next(q for q in self._units if q.first <= frame < q.over)
             picture: NDArray[np.uint8] = queued.unit.frames[frame - queued.first]

@@ -1,4 +1,4 @@
-"""One session of the model and whoever is connected to it now.
+"""One session of the model and the client that is connected to it now.
 
 A conversation outlives its socket: while nobody is connected its session waits, and a client that comes back continues
 where it was. Runs in the event loop; only the model works in a thread of its own.
@@ -155,7 +155,7 @@ class Conversation:
     # -- out
 
     async def _hand_on(self) -> None:
-        """Send every unit to whoever is connected when it is there."""
+        """Send every unit to the connected client as soon as it is ready."""
         try:
             async for unit in self.session.units():
                 self.state = unit.state

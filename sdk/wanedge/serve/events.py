@@ -235,11 +235,6 @@ def read_media(data: bytes) -> Media:
     return Media("audio" if kind == _AUDIO else "picture", at_ms, memoryview(data)[_CLIENT_HEADER.size :])
 
 
-def write_media(kind: Literal["audio", "picture"], at_ms: float, data: bytes, sequence: int = 0) -> bytes:
-    """A client's binary message: what `read_media` reads."""
-    return _CLIENT_HEADER.pack(_AUDIO if kind == "audio" else _PICTURE, sequence, at_ms) + data
-
-
 @dataclass(frozen=True)
 class UnitMessage:
     """One unit of the agent on its way to a client: what a binary message from the server holds."""

@@ -1,4 +1,4 @@
-"""The bounded exchange between whoever pushes, the worker, and whoever takes the answers. No model, no media.
+"""The bounded exchange between the callers that push, the worker, and the consumer of the answers. No model, no media.
 
     put -> [waiting user units] -> next_job ... worker ... emit -> [ready agent units] -> take
 

@@ -3,11 +3,9 @@
 import atexit
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from types import TracebackType
@@ -22,13 +20,13 @@ from wanedge.pipeline.config import Pipeline
 from wanedge.pipeline.streamer import PipelineModel, PipelineStreamer
 from wanedge.session.errors import SessionClosed, SessionError, SessionFailed
 from wanedge.session.events import EventKind, Events, Listener
-from wanedge.session.exchange import Claim, Exchange, Job, Limits, choose_limits
+from wanedge.session.exchange import Claim, Exchange, Limits, choose_limits
 from wanedge.session.intake import Intake, Push, Rates
 from wanedge.session.iterator import UnitIterator
-from wanedge.session.metrics import SessionMetrics, UnitLog
+from wanedge.session.metrics import SessionMetrics
 from wanedge.session.pipeline_intake import PipelineIntake
+from wanedge.session.worker import Worker
 from wanedge.streaming import AnyStreamer, Streamer
-from wanedge.supervision.recovery import Recovery
 from wanedge.units import AgentUnit
 from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.runtime import Array, RuntimeOptions
@@ -39,7 +37,6 @@ LOG: Final = logging.getLogger("wanedge.session")
 MAX_TYPED_WAITING: Final = 4_096
 UNPLAYED_UNITS: Final = 16  # handed on and not yet played; a player is never further behind
 STREAM_AHEAD: Final = 2  # units that wait while `stream` feeds a source that is faster than time
-WATCH_EVERY_S: Final = 0.5
 LIVE_FAILURES: Final = 10  # of units within a minute, after which a live session ends
 
 _OPEN: "set[Session]" = set()
@@ -68,20 +65,22 @@ class Session:
         self.live = limits.live
         self._events = Events()
         self._exchange = Exchange(limits, self._events)
-        self._unit_ms = limits.unit_ms
         self._intake: Intake | PipelineIntake
         if isinstance(streamer, PipelineStreamer):
             self._intake = PipelineIntake(streamer.pipeline, self._exchange, self._events)
         else:
             self._intake = Intake(self.config, self._exchange, self._events)
-        self._first_unit = streamer.next_unit  # after a restore the media clock starts at this unit
-        recovers = most_failures > 0 and not streamer.overlaps and isinstance(streamer, Streamer)
-        self._recovery = Recovery(streamer, most_failures, self._report_failure) if recovers else None
-        self._log = UnitLog()
         self._played = 0
         self._unplayed: deque[AgentUnit] | None = None  # kept once somebody reports what was played
         self._pid = os.getpid()
-        self._worker = threading.Thread(target=self._work, name="wanedge-session", daemon=True)
+        self._worker = Worker(
+            streamer,
+            self._exchange,
+            self._events,
+            deadline_ms=self.deadline_ms,
+            most_failures=most_failures,
+            idle=self._watch,
+        )
         _OPEN.add(self)
         self._worker.start()
 
@@ -312,7 +311,7 @@ class Session:
             if self._unplayed is not None:
                 self._unplayed.clear()
             self.streamer.interrupt()
-            self._forget_snapshots()
+            self._worker.forget_snapshots()
         return unheard
 
     def reset(self, world: str = "", *, seed: int | None = None, timeout: float = 5.0) -> None:
@@ -326,10 +325,9 @@ class Session:
         """
         with self._between_units(timeout), self._intake.lock, self._exchange.changed:
             self.streamer.reset(world, seed)
-            self._forget_snapshots()
+            self._worker.restart()
             self._exchange.restart()
             self._intake.restart()
-            self._first_unit = 0
             self._unplayed = None if self._unplayed is None else deque(maxlen=UNPLAYED_UNITS)
 
     def save(self, path: str | Path, *, timeout: float = 5.0) -> None:
@@ -354,8 +352,8 @@ class Session:
         with self._intake.lock, exchange.changed:
             media = self._intake.stats
             return SessionMetrics(
-                units=self._log.units,
-                deadline_misses=self._log.deadline_misses,
+                units=self._worker.log.units,
+                deadline_misses=self._worker.log.deadline_misses,
                 waiting=exchange.waiting,
                 ready=exchange.ready,
                 lag_ms=exchange.lag_ms,
@@ -370,10 +368,10 @@ class Session:
                 since_sound_ms=self._intake.inputs.since_sound_ms(now),
                 since_picture_ms=self._intake.inputs.since_picture_ms(now),
                 played_units=self._played,
-                latency_ms=self._log.latency_ms(),
-                stages_ms=self._log.stages_ms(),
-                failures=self._recovery.failures if self._recovery else 0,
-                lost_units=self._recovery.lost_units if self._recovery else 0,
+                latency_ms=self._worker.log.latency_ms(),
+                stages_ms=self._worker.log.stages_ms(),
+                failures=self._worker.failures,
+                lost_units=self._worker.lost_units,
             )
 
     def on(self, event: EventKind, listener: Listener) -> Callable[[], None]:
@@ -394,10 +392,8 @@ class Session:
             return
         self._exchange.close()
         _OPEN.discard(self)
-        if threading.current_thread() is not self._worker:
-            self._worker.join(timeout)
-            if self._worker.is_alive():
-                LOG.warning("the session was closed, and a unit is still being computed after %g s", timeout)
+        if not self._worker.join(timeout):
+            LOG.warning("the session was closed, and a unit is still being computed after %g s", timeout)
         self._events.close(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> None:
@@ -474,62 +470,6 @@ class Session:
         if exchange.closing:
             raise SessionClosed("the session is closed", hint="open another session")
 
-    def _work(self) -> None:
-        exchange = self._exchange
-        try:
-            while (job := exchange.next_job(self._watch, WATCH_EVERY_S)) is not None:
-                self._answer(job)
-                exchange.done()
-        except Exception as error:  # whatever it is, it belongs to the caller, who is in another thread
-            self._events.post("failed", f"unit {self.streamer.next_unit}: {error}")
-            exchange.fail(error)
-
-    def _answer(self, job: Job) -> None:
-        """Answer a unit, and where the streamer can work at two, those that wait meanwhile."""
-        streamer, begun = self.streamer, deque[Job]()
-        if self._recovery is not None:
-            self._recovery.answer(job.user, lambda unit: self._emit(job, unit))
-            return
-        if not streamer.overlaps:
-            self._emit(job, streamer.respond(replace(job.user, index=streamer.next_unit)))
-            streamer.commit()
-            return
-        more: Job | None = job
-        while more is not None or begun:
-            if more is not None:
-                streamer.begin(replace(more.user, index=streamer.next_unit))
-                begun.append(more)
-            more = self._exchange.another_job() if streamer.can_begin else None
-            if more is None:
-                self._emit(begun.popleft(), streamer.finish())
-                streamer.commit()
-
-    def _report_failure(self, error: Exception, outcome: str) -> None:
-        message = f"a unit failed and was {outcome}; the session goes on from its last snapshot: {error}"
-        self._events.post("fault", message, outcome=outcome)
-
-    def _forget_snapshots(self) -> None:
-        if self._recovery is not None:
-            self._recovery.forget()
-
     def _watch(self) -> None:
         if self.live:
             self._intake.inputs.watch(perf_counter())
-
-    def _emit(self, job: Job, unit: AgentUnit) -> None:
-        latency_ms = (perf_counter() - job.complete) * 1e3
-        index = self._first_unit + job.user.index  # media time: dropped units leave a gap
-        late = latency_ms > self.deadline_ms
-        unit = replace(
-            unit,
-            index=index,
-            start_ms=round(index * self._unit_ms),
-            end_ms=round((index + 1) * self._unit_ms),
-            timing=replace(unit.timing, latency_ms=latency_ms, deadline_missed=late),
-        )
-        if late:
-            message = f"unit {index} was answered after {latency_ms:.0f} ms, and {self.deadline_ms:g} are allowed"
-            self._events.post("late", message, unit=index, latency_ms=round(latency_ms, 1))
-        with self._exchange.changed:
-            self._log.add(unit)
-            self._exchange.emit(unit)

@@ -78,7 +78,7 @@ class Trust(Strict):
 
         where: the bundle, for messages. manifest: the bytes of its manifest. release: its statement, if it has one.
         """
-        hint = f"get {where.name} signed by whoever may: wanedge sign BUNDLE --key KEY --version N"
+        hint = f"get {where.name} signed by a trusted key: wanedge sign BUNDLE --key KEY --version N"
         if release is None:
             if self.unsigned == "refuse":
                 raise Refused(f"{where} is not signed, and this device runs only signed bundles", hint=hint)

@@ -145,7 +145,7 @@ def side(recipe: Recipe) -> Split:
     """The split that a recipe belongs to; it never belongs to two.
 
     train, validation: known voices and known phrasings. voices: unknown voices, known phrasings.
-    phrasings: unknown phrasings, whoever says them.
+    phrasings: unknown phrasings, in any voice.
     """
     if recipe.text in _HELD_OUT_TEXTS:
         return "phrasings"
