@@ -20,12 +20,17 @@ from wanedge_runtimes.errors import InputError
 from wanedge_runtimes.runtime import Array
 
 _JITTER_S = 0.1  # timestamps this near to where media is are where it is
+_MEDIA = ("audio", "frames")
 _NO_AUDIO = np.zeros(0, np.float32)
 _NO_FRAMES = np.zeros((0, 0, 0, 3), np.uint8)
 
 
 class PipelineIntake:
     """As `Intake`, for a pipeline: a unit is complete when every input has one.
+
+    Media that stays away is not waited for longer than `limits.waiting` units of another input: silence and a held
+    picture take its place. Nothing can take the place of another tensor, so a push that runs that far ahead of one is
+    refused.
 
     A timestamp behind a hole in the audio makes the hole silence, up to what may wait; a longer one, or one that jumps
     back, is a resync: media goes on without a gap.
@@ -82,10 +87,12 @@ class PipelineIntake:
                 name: self._queues[name].checked(values, rate, push.rates["pixel_format"])
                 for name, values in named.items()
             }
+            self._require_partners(checked)
             for name, values in checked.items():
                 if timestamp is not None and self._pipeline.inputs[name].type == "audio":
                     self._place(name, timestamp)
                 self._queues[name].push(values, rate)
+            self._fill_absent_media()
             self.inputs.came(self._first("audio", named), self._first("frames", named), perf_counter())
             self._exchange.put(self._complete())
 
@@ -146,6 +153,22 @@ class PipelineIntake:
                 hint=f"it takes: {', '.join(self._pipeline.inputs)}",
             )
         return named
+
+    def _require_partners(self, pushed: Mapping[str, Array]) -> None:
+        """Raise InputError when an input of the push waits for a tensor that is not pushed."""
+        most = max(self._queues[name].units for name in pushed)
+        for name, port in self._pipeline.inputs.items():
+            absent = port.type not in _MEDIA and name not in pushed and self._queues[name].units == 0
+            if absent and most >= self._exchange.limits.waiting:
+                raise InputError(
+                    f"{most} units wait for the input {name!r}, which was not pushed",
+                    hint="push every input: push(inputs={NAME: array, ...})",
+                )
+
+    def _fill_absent_media(self) -> None:
+        most = max(queue.units for queue in self._queues.values())
+        for queue in self._queues.values():
+            queue.fill_to(most - self._exchange.limits.waiting)
 
     def _seconds(self, name: str) -> float:
         rate = self._pipeline.inputs[name].sample_rate
